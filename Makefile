@@ -16,7 +16,7 @@ proto-check: proto-tools ## Fail if the generated code is not what the .proto fi
 .PHONY: proto-tools
 proto-tools:
 	@mkdir -p $(TOOLS)
-	go build -C .ci/tools -o $(TOOLS)/ ./protogen \
+	go build -C .ci/tools/protogen -o $(TOOLS)/ . \
 		google.golang.org/protobuf/cmd/protoc-gen-go \
 		google.golang.org/grpc/cmd/protoc-gen-go-grpc \
 		github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/bufbuild/protocompile"
@@ -45,10 +46,7 @@ func compile(ctx context.Context, dir string, sources []string, stderr io.Writer
 			filepath.Join(dir, pos.Filename), pos.Line, pos.Col, severity, err.Unwrap())
 	}
 	compiler := protocompile.Compiler{
-		Resolver: protocompile.CompositeResolver{
-			&protocompile.SourceResolver{ImportPaths: []string{dir}},
-			protocompile.ResolverFunc(linkedFile),
-		},
+		Resolver: resolver(dir),
 		// Comments reach the plugins only through source info.
 		SourceInfoMode: protocompile.SourceInfoStandard,
 		Reporter: reporter.NewReporter(
@@ -61,6 +59,11 @@ func compile(ctx context.Context, dir string, sources []string, stderr io.Writer
 		),
 	}
 	files, err := compiler.Compile(ctx, sources...)
+	// An import that cannot be resolved passes the reporter by.
+	if withPos := (reporter.ErrorWithPos)(nil); failures == 0 && errors.As(err, &withPos) {
+		failures++
+		report("", withPos)
+	}
 	switch {
 	case failures > 0:
 		return nil, fmt.Errorf("%d error(s) in the .proto files under %s", failures, dir)
@@ -68,6 +71,20 @@ func compile(ctx context.Context, dir string, sources []string, stderr io.Writer
 		return nil, fmt.Errorf("compile the .proto files under %s: %w", dir, err)
 	}
 	return newRequest(sources, files), nil
+}
+
+// resolver finds a file under dir first and among the linked ones second.
+// protocompile.CompositeResolver would do, but for an import that neither has
+// it reports the wrong half of the story: that dir does not hold it.
+func resolver(dir string) protocompile.Resolver {
+	sources := &protocompile.SourceResolver{ImportPaths: []string{dir}}
+	return protocompile.ResolverFunc(func(path string) (protocompile.SearchResult, error) {
+		result, err := sources.FindFileByPath(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return linkedFile(path)
+		}
+		return result, err
+	})
 }
 
 // linkedFile resolves an import from the descriptors linked into this program.
