@@ -1,0 +1,5 @@
+//writ:core
+
+package broken
+
+func step() { return undeclared }

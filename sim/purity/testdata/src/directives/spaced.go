@@ -1,0 +1,5 @@
+package directives
+
+// writ:core // want `core: this comment does nothing`
+
+func spaced() { go step() }

@@ -1,0 +1,5 @@
+//writ:core
+
+package neighbours
+
+func sibling() {}
