@@ -44,7 +44,8 @@ type LeaseRecord struct {
 	// How the last requests ended, oldest first; at most 8.
 	Outcomes []*RequestOutcome `protobuf:"bytes,13,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// A checkpoint is stored beside this record.
-	HasCheckpoint bool `protobuf:"varint,14,opt,name=has_checkpoint,json=hasCheckpoint,proto3" json:"has_checkpoint,omitempty"`
+	HasCheckpoint bool  `protobuf:"varint,14,opt,name=has_checkpoint,json=hasCheckpoint,proto3" json:"has_checkpoint,omitempty"`
+	Priority      int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -175,6 +176,13 @@ func (x *LeaseRecord) GetHasCheckpoint() bool {
 		return x.HasCheckpoint
 	}
 	return false
+}
+
+func (x *LeaseRecord) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // RequestOutcome remembers how a request ended.
@@ -363,6 +371,8 @@ type IdentityRecord struct {
 	// Sequence and hash of the newest audit record.
 	AuditSequence uint64 `protobuf:"varint,8,opt,name=audit_sequence,json=auditSequence,proto3" json:"audit_sequence,omitempty"`
 	AuditHash     []byte `protobuf:"bytes,9,opt,name=audit_hash,json=auditHash,proto3" json:"audit_hash,omitempty"`
+	// Set from the moment a foreign state is noticed until grants are allowed again.
+	Recovery      *Recovery `protobuf:"bytes,10,opt,name=recovery,proto3" json:"recovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +470,77 @@ func (x *IdentityRecord) GetAuditHash() []byte {
 	return nil
 }
 
+func (x *IdentityRecord) GetRecovery() *Recovery {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
+}
+
+// Recovery is the way from a foreign state to a new epoch: witnesses are gathered from every member, the epoch is raised
+// above all of them, every member witnesses the new epoch, and the longest TTL is waited out.
+type Recovery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names this recovery; nodes repeat it in their announcements.
+	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The new epoch has been committed.
+	EpochRaised   bool `protobuf:"varint,3,opt,name=epoch_raised,json=epochRaised,proto3" json:"epoch_raised,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_writ_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Recovery) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Recovery) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Recovery) GetEpochRaised() bool {
+	if x != nil {
+		return x.EpochRaised
+	}
+	return false
+}
+
 // MemberChange is an announced change of membership.
 type MemberChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -473,7 +554,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_writ_v1_record_proto_msgTypes[5]
+	mi := &file_writ_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +566,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[5]
+	mi := &file_writ_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +579,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MemberChange) GetName() string {
@@ -542,15 +623,17 @@ type NodeRecord struct {
 	// The identity in the node's certificate.
 	Principal string `protobuf:"bytes,8,opt,name=principal,proto3" json:"principal,omitempty"`
 	// JSON Web Key Set of the node's public writ keys.
-	Jwks          string         `protobuf:"bytes,9,opt,name=jwks,proto3" json:"jwks,omitempty"`
-	Witness       *WitnessRecord `protobuf:"bytes,10,opt,name=witness,proto3" json:"witness,omitempty"`
+	Jwks    string         `protobuf:"bytes,9,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	Witness *WitnessRecord `protobuf:"bytes,10,opt,name=witness,proto3" json:"witness,omitempty"`
+	// The recovery in which the witness was announced.
+	RecoveryId    string `protobuf:"bytes,11,opt,name=recovery_id,json=recoveryId,proto3" json:"recovery_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[6]
+	mi := &file_writ_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +645,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[6]
+	mi := &file_writ_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +658,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeRecord) GetName() string {
@@ -648,6 +731,13 @@ func (x *NodeRecord) GetWitness() *WitnessRecord {
 	return nil
 }
 
+func (x *NodeRecord) GetRecoveryId() string {
+	if x != nil {
+		return x.RecoveryId
+	}
+	return ""
+}
+
 // WitnessRecord is what a node remembers outside the replicated store.
 type WitnessRecord struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -669,7 +759,7 @@ type WitnessRecord struct {
 
 func (x *WitnessRecord) Reset() {
 	*x = WitnessRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[7]
+	mi := &file_writ_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +771,7 @@ func (x *WitnessRecord) String() string {
 func (*WitnessRecord) ProtoMessage() {}
 
 func (x *WitnessRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[7]
+	mi := &file_writ_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +784,7 @@ func (x *WitnessRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessRecord.ProtoReflect.Descriptor instead.
 func (*WitnessRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WitnessRecord) GetCluster() string {
@@ -778,7 +868,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\"\xaa\x03\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\"\xc6\x03\n" +
 	"\vLeaseRecord\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x12\n" +
@@ -795,7 +885,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\bmetadata\x18\v \x01(\fR\bmetadata\x12\x10\n" +
 	"\x03end\x18\f \x01(\x05R\x03end\x123\n" +
 	"\boutcomes\x18\r \x03(\v2\x17.writ.v1.RequestOutcomeR\boutcomes\x12%\n" +
-	"\x0ehas_checkpoint\x18\x0e \x01(\bR\rhasCheckpoint\"u\n" +
+	"\x0ehas_checkpoint\x18\x0e \x01(\bR\rhasCheckpoint\x12\x1a\n" +
+	"\bpriority\x18\x0f \x01(\x05R\bpriority\"u\n" +
 	"\x0eRequestOutcome\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1d\n" +
 	"\n" +
@@ -808,7 +899,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05nonce\x18\x02 \x01(\x04R\x05nonce\"\"\n" +
 	"\n" +
 	"HeadRecord\x12\x14\n" +
-	"\x05batch\x18\x01 \x01(\x04R\x05batch\"\x8d\x03\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\"\xbc\x03\n" +
 	"\x0eIdentityRecord\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x14\n" +
@@ -820,15 +911,21 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\apending\x18\a \x01(\v2\x15.writ.v1.MemberChangeR\apending\x12%\n" +
 	"\x0eaudit_sequence\x18\b \x01(\x04R\rauditSequence\x12\x1d\n" +
 	"\n" +
-	"audit_hash\x18\t \x01(\fR\tauditHash\x1a:\n" +
+	"audit_hash\x18\t \x01(\fR\tauditHash\x12-\n" +
+	"\brecovery\x18\n" +
+	" \x01(\v2\x11.writ.v1.RecoveryR\brecovery\x1a:\n" +
 	"\fMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"l\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"U\n" +
+	"\bRecovery\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12!\n" +
+	"\fepoch_raised\x18\x03 \x01(\bR\vepochRaised\"l\n" +
 	"\fMemberChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\x04R\bmemberId\x12\x10\n" +
 	"\x03add\x18\x03 \x01(\bR\x03add\x12\x19\n" +
-	"\bpeer_url\x18\x04 \x01(\tR\apeerUrl\"\xb2\x02\n" +
+	"\bpeer_url\x18\x04 \x01(\tR\apeerUrl\"\xd3\x02\n" +
 	"\n" +
 	"NodeRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -842,7 +939,9 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\tprincipal\x18\b \x01(\tR\tprincipal\x12\x12\n" +
 	"\x04jwks\x18\t \x01(\tR\x04jwks\x120\n" +
 	"\awitness\x18\n" +
-	" \x01(\v2\x16.writ.v1.WitnessRecordR\awitness\"\xc2\x02\n" +
+	" \x01(\v2\x16.writ.v1.WitnessRecordR\awitness\x12\x1f\n" +
+	"\vrecovery_id\x18\v \x01(\tR\n" +
+	"recoveryId\"\xc2\x02\n" +
 	"\rWitnessRecord\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
@@ -870,28 +969,30 @@ func file_writ_v1_record_proto_rawDescGZIP() []byte {
 	return file_writ_v1_record_proto_rawDescData
 }
 
-var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_writ_v1_record_proto_goTypes = []any{
 	(*LeaseRecord)(nil),    // 0: writ.v1.LeaseRecord
 	(*RequestOutcome)(nil), // 1: writ.v1.RequestOutcome
 	(*TermRecord)(nil),     // 2: writ.v1.TermRecord
 	(*HeadRecord)(nil),     // 3: writ.v1.HeadRecord
 	(*IdentityRecord)(nil), // 4: writ.v1.IdentityRecord
-	(*MemberChange)(nil),   // 5: writ.v1.MemberChange
-	(*NodeRecord)(nil),     // 6: writ.v1.NodeRecord
-	(*WitnessRecord)(nil),  // 7: writ.v1.WitnessRecord
-	nil,                    // 8: writ.v1.IdentityRecord.MembersEntry
+	(*Recovery)(nil),       // 5: writ.v1.Recovery
+	(*MemberChange)(nil),   // 6: writ.v1.MemberChange
+	(*NodeRecord)(nil),     // 7: writ.v1.NodeRecord
+	(*WitnessRecord)(nil),  // 8: writ.v1.WitnessRecord
+	nil,                    // 9: writ.v1.IdentityRecord.MembersEntry
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
 	1, // 0: writ.v1.LeaseRecord.outcomes:type_name -> writ.v1.RequestOutcome
-	8, // 1: writ.v1.IdentityRecord.members:type_name -> writ.v1.IdentityRecord.MembersEntry
-	5, // 2: writ.v1.IdentityRecord.pending:type_name -> writ.v1.MemberChange
-	7, // 3: writ.v1.NodeRecord.witness:type_name -> writ.v1.WitnessRecord
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	9, // 1: writ.v1.IdentityRecord.members:type_name -> writ.v1.IdentityRecord.MembersEntry
+	6, // 2: writ.v1.IdentityRecord.pending:type_name -> writ.v1.MemberChange
+	5, // 3: writ.v1.IdentityRecord.recovery:type_name -> writ.v1.Recovery
+	8, // 4: writ.v1.NodeRecord.witness:type_name -> writ.v1.WitnessRecord
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
@@ -905,7 +1006,7 @@ func file_writ_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_record_proto_rawDesc), len(file_writ_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

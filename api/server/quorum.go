@@ -1,0 +1,47 @@
+package server
+
+import (
+	"context"
+	"io"
+
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/quorum"
+)
+
+// Quorum is what the API needs of the node behind it. *quorum.Node's service implements it.
+//
+// The deciding calls (Acquire to Inspect) answer lease.ErrNotCoordinator on a node that does not decide; the handlers
+// then forward to the one that does. They answer lease.ErrUnknownOutcome when the effect may have happened. All are
+// idempotent as the lease package describes, so a forwarded call may be repeated.
+type Quorum interface {
+	Acquire(ctx context.Context, cmd lease.Acquire) (lease.AcquireOutcome, error)
+	CancelAcquire(ctx context.Context, cmd lease.CancelAcquire) (fence.Token, error)
+	// Renew answers one outcome per command, in order.
+	Renew(ctx context.Context, cmds []lease.Renew) ([]lease.RenewOutcome, error)
+	Release(ctx context.Context, cmd lease.Release) error
+	Checkpoint(ctx context.Context, cmd lease.Checkpoint) error
+	ForceRelease(ctx context.Context, cmd lease.ForceRelease) (lease.Info, error)
+	Inspect(ctx context.Context, cmd lease.Inspect) (lease.Info, error)
+
+	// Reads are answered by every node.
+	Get(ctx context.Context, resource lease.Resource, consistency quorum.Consistency) (lease.Info, error)
+	List(ctx context.Context, query quorum.ListQuery) (quorum.ListPage, error)
+	// Watch calls deliver in order until ctx ends or deliver fails, and returns that error.
+	Watch(ctx context.Context, prefix, resume string, deliver func(quorum.WatchEvent) error) error
+
+	// Coordinator names the node that decides, as far as this node knows, and whether it is this one. changed is
+	// closed when the answer may have become another. An empty name: none is known.
+	Coordinator() (node quorum.Node, self bool, changed <-chan struct{})
+	// Nodes lists every node that has announced itself.
+	Nodes() []quorum.Node
+	Status() quorum.Status
+	// MemberAdd answers the new member's id and the whole membership by name (name to peer URL).
+	MemberAdd(ctx context.Context, name, peerURL string) (id uint64, members map[string]string, err error)
+	MemberRemove(ctx context.Context, name string) error
+	// MoveCoordinator hands over to the named node, or to any other one if to is empty, and answers its name.
+	MoveCoordinator(ctx context.Context, to string) (string, error)
+	Snapshot(ctx context.Context) (io.ReadCloser, error)
+	// Sign signs a writ with this node's key.
+	Sign(w fence.Writ) (string, error)
+}

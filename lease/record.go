@@ -1,0 +1,118 @@
+package lease
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
+)
+
+// Record is the durable state of one resource. Deadlines are not part of it: they are the coordinator's memory, and a new
+// coordinator gives every lease its full TTL again.
+type Record struct {
+	Resource  Resource
+	Token     fence.Token // of the present grant, or of the last one
+	Held      bool
+	Ending    bool // held, but not to be renewed
+	Holder    Holder
+	RequestID string
+	Priority  int32
+	TTL       time.Duration
+	GrantedAt time.Time
+	Metadata  []byte
+	End       End       // of the last grant, when not held
+	Outcomes  []Outcome // how the last requests ended, oldest first
+	// HasCheckpoint says that a checkpoint stands beside the record.
+	HasCheckpoint bool
+}
+
+// MaxOutcomes is how many ended requests a record remembers.
+const MaxOutcomes = 8
+
+// Outcome remembers how a request ended, so that a late duplicate of it gets an error and never a second token.
+type Outcome struct {
+	Principal Principal
+	RequestID string
+	Token     fence.Token // 0 if it was cancelled before it was granted
+	End       End
+}
+
+// AppendBinary appends the stored form of the record.
+func (r *Record) AppendBinary(b []byte) ([]byte, error) {
+	m := writv1.LeaseRecord{
+		Resource: string(r.Resource), Token: uint64(r.Token), Held: r.Held, Ending: r.Ending,
+		Principal: string(r.Holder.Principal), Instance: r.Holder.Instance, Region: r.Holder.Region,
+		RequestId: r.RequestID, Priority: r.Priority, TtlMs: r.TTL.Milliseconds(),
+		Metadata: r.Metadata, End: int32(r.End), HasCheckpoint: r.HasCheckpoint,
+	}
+	if !r.GrantedAt.IsZero() {
+		m.GrantedAtUnixMs = r.GrantedAt.UnixMilli()
+	}
+	if len(r.Outcomes) > 0 {
+		m.Outcomes = make([]*writv1.RequestOutcome, len(r.Outcomes))
+		for i, o := range r.Outcomes {
+			m.Outcomes[i] = &writv1.RequestOutcome{
+				Principal: string(o.Principal), RequestId: o.RequestID, Token: uint64(o.Token), End: int32(o.End),
+			}
+		}
+	}
+	return proto.MarshalOptions{Deterministic: true}.MarshalAppend(b, &m)
+}
+
+// UnmarshalBinary reads the stored form. A record that breaks an invariant is an error, never a guess.
+func (r *Record) UnmarshalBinary(data []byte) error {
+	var m writv1.LeaseRecord
+	if err := proto.Unmarshal(data, &m); err != nil {
+		return fmt.Errorf("lease record: %w", err)
+	}
+	*r = Record{
+		Resource: Resource(m.Resource), Token: fence.Token(m.Token), Held: m.Held, Ending: m.Ending,
+		Holder:    Holder{Principal: Principal(m.Principal), Instance: m.Instance, Region: m.Region},
+		RequestID: m.RequestId, Priority: m.Priority, TTL: time.Duration(m.TtlMs) * time.Millisecond,
+		Metadata: m.Metadata, End: End(m.End), HasCheckpoint: m.HasCheckpoint,
+	}
+	if m.GrantedAtUnixMs != 0 {
+		r.GrantedAt = time.UnixMilli(m.GrantedAtUnixMs).UTC()
+	}
+	if len(m.Outcomes) > 0 {
+		r.Outcomes = make([]Outcome, len(m.Outcomes))
+		for i, o := range m.Outcomes {
+			r.Outcomes[i] = Outcome{
+				Principal: Principal(o.Principal), RequestID: o.RequestId, Token: fence.Token(o.Token), End: End(o.End),
+			}
+		}
+	}
+	return r.check()
+}
+
+func (r *Record) check() error {
+	switch {
+	case resourceProblem(string(r.Resource)) != "":
+		return fmt.Errorf("lease record: resource %s", resourceProblem(string(r.Resource)))
+	case r.Held && !r.Token.Valid():
+		return fmt.Errorf("lease record of %q: held under the invalid token %d", r.Resource, int64(r.Token))
+	case r.Held && (r.TTL < MinTTL || r.TTL > MaxTTL):
+		return fmt.Errorf("lease record of %q: TTL %v is outside of %v to %v", r.Resource, r.TTL, MinTTL, MaxTTL)
+	case len(r.Outcomes) > MaxOutcomes:
+		return fmt.Errorf("lease record of %q: %d outcomes, at most %d", r.Resource, len(r.Outcomes), MaxOutcomes)
+	}
+	return nil
+}
+
+// Info shows the record to readers.
+func (r *Record) Info() Info {
+	i := Info{
+		Resource: r.Resource, State: Free, Token: r.Token, Holder: r.Holder, TTL: r.TTL, GrantedAt: r.GrantedAt,
+		End: r.End, Metadata: r.Metadata, RequestID: r.RequestID,
+	}
+	switch {
+	case r.Held && r.Ending:
+		i.State = Ending
+	case r.Held:
+		i.State = Held
+	}
+	return i
+}

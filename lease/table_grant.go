@@ -1,0 +1,244 @@
+//writ:core
+
+package lease
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease/clock"
+)
+
+func (t *Table) acquire(m Moment, r Request, c Acquire) {
+	c.TTL = c.TTL.Truncate(time.Millisecond)
+	rule := t.config.Policy.ruleFor(c.Resource)
+	if err := t.checkAcquire(rule, c); err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
+	e := t.entries[c.Resource]
+	if e != nil {
+		t.settle(m, e, r.Intake)
+		if t.known(m, e, r, c) {
+			return
+		}
+	}
+	free := e == nil || (!e.rec.Held && e.notBefore <= m.Now)
+	switch {
+	case free && t.full(rule):
+		t.refuse(r.ID, Errorf(ReasonLimit, "the policy allows %d leases under %q and all are held",
+			t.config.Policy.Rules[rule].MaxLeases, t.config.Policy.Rules[rule].Prefix))
+	case free:
+		if e == nil {
+			e = t.newEntry(m, c.Resource, rule)
+		}
+		t.grant(m, e, waiter{acquire: c, call: r.ID, intake: r.Intake})
+	case c.Wait <= 0:
+		t.refuse(r.ID, t.heldError(e))
+	case len(e.queue) >= t.config.MaxWaiters:
+		t.refuse(r.ID, Errorf(ReasonLimit, "%d requests wait for %q already", len(e.queue), c.Resource))
+	default:
+		t.enqueue(m, e, r, c)
+	}
+}
+
+// known answers a request that the entry has seen before: it is granted, it has ended, or it waits.
+func (t *Table) known(m Moment, e *entry, r Request, c Acquire) bool {
+	if e.rec.Held && e.rec.RequestID == c.RequestID && e.rec.Holder.Principal == c.Principal {
+		switch {
+		case e.rec.Holder.Instance != c.Instance:
+			t.refuse(r.ID, t.heldError(e))
+		case e.rec.Ending:
+			t.refuse(r.ID, expiredError(e, "was taken away by a forced release"))
+		default:
+			// A replay is a renewal: it confers validity, so it must extend the deadline.
+			t.extend(e, r.Intake)
+			t.reply(r.ID, e.grantReply(true))
+		}
+		return true
+	}
+	if o := e.rec.outcome(c.Principal, c.RequestID); o != nil {
+		t.refuse(r.ID, o.err(c.Resource))
+		return true
+	}
+	if w := t.byRequest[waitKey{c.Resource, c.Principal, c.RequestID}]; w != nil {
+		t.poll(m, w, r, c)
+		return true
+	}
+	return false
+}
+
+func (t *Table) checkAcquire(rule int, c Acquire) *Error {
+	if p := resourceProblem(string(c.Resource)); p != "" {
+		return Invalid("resource", p, "use 1 to 512 bytes of printable UTF-8 in non-empty segments")
+	}
+	var pr PolicyRule
+	if rule >= 0 {
+		pr = t.config.Policy.Rules[rule]
+	}
+	minTTL, maxTTL := pr.bounds()
+	switch {
+	case c.TTL < minTTL || c.TTL > maxTTL:
+		return Invalid("ttl", fmt.Sprintf("is %v", c.TTL), fmt.Sprintf("use %v to %v for %q", minTTL, maxTTL, c.Resource))
+	case c.RequestID == "" || len(c.RequestID) > MaxRequestIDBytes:
+		return Invalid("request_id", fmt.Sprintf("is %d bytes long", len(c.RequestID)), fmt.Sprintf("use 1 to %d bytes", MaxRequestIDBytes))
+	case len(c.Metadata) > MaxMetadataBytes:
+		return Invalid("metadata", fmt.Sprintf("is %d bytes long", len(c.Metadata)), fmt.Sprintf("use at most %d", MaxMetadataBytes))
+	case len(c.Instance) > MaxInstanceBytes:
+		return Invalid("instance", fmt.Sprintf("is %d bytes long", len(c.Instance)), fmt.Sprintf("use at most %d", MaxInstanceBytes))
+	case len(c.Region) > MaxRegionBytes:
+		return Invalid("region", fmt.Sprintf("is %d bytes long", len(c.Region)), fmt.Sprintf("use at most %d", MaxRegionBytes))
+	case c.Priority < -MaxPriority || c.Priority > MaxPriority:
+		return Invalid("priority", fmt.Sprintf("is %d", c.Priority), fmt.Sprintf("use -%d to %d", MaxPriority, MaxPriority))
+	case len(pr.Regions) > 0 && !slices.Contains(pr.Regions, c.Region):
+		return Invalid("region", fmt.Sprintf("%q may not hold %q", c.Region, c.Resource), fmt.Sprintf("the policy allows %q", pr.Regions))
+	}
+	return nil
+}
+
+func (t *Table) newEntry(m Moment, name Resource, rule int) *entry {
+	e := &entry{rec: Record{Resource: name}, rule: rule, wake: clock.Never, freedAt: m.Now}
+	t.entries[name] = e
+	return e
+}
+
+// grant gives a free resource to w under a new token. The deadline counts from the intake of w's request.
+func (t *Table) grant(m Moment, e *entry, w waiter) {
+	if e.rec.Held {
+		panic(fmt.Sprintf("lease: grant of %q, which is held under %v", e.rec.Resource, e.rec.Token))
+	}
+	token := t.takeToken()
+	if token <= e.rec.Token {
+		panic(fmt.Sprintf("lease: token %v of %q does not exceed its last one %v", token, e.rec.Resource, e.rec.Token))
+	}
+	c := w.acquire
+	e.rec = Record{
+		Resource: e.rec.Resource, Token: token, Held: true,
+		Holder: Holder{
+			Principal: Principal(t.strings.get(string(c.Principal))), Instance: t.strings.get(c.Instance), Region: t.strings.get(c.Region),
+		},
+		RequestID: c.RequestID, Priority: c.Priority, TTL: c.TTL, GrantedAt: m.Wall, Metadata: c.Metadata,
+		Outcomes: e.rec.Outcomes, HasCheckpoint: e.rec.HasCheckpoint,
+	}
+	t.count(e, 1)
+	e.deadline = w.intake.Add(c.TTL)
+	t.wakeAt(e, e.deadline)
+	t.mark(e)
+	if w.call != 0 {
+		t.reply(w.call, e.grantReply(false))
+	}
+}
+
+func (t *Table) takeToken() fence.Token {
+	if t.TokensLeft() == 0 {
+		panic("lease: no token left below the ceiling: the engine must reserve before it decides")
+	}
+	token, err := fence.NewToken(t.epoch, t.next)
+	if err != nil {
+		panic(fmt.Sprintf("lease: %v", err))
+	}
+	t.next++
+	return token
+}
+
+// extend moves a deadline to intake + TTL. It never moves one back.
+func (t *Table) extend(e *entry, intake clock.Instant) {
+	e.deadline = max(e.deadline, intake.Add(e.rec.TTL))
+}
+
+// settle ends a lease whose deadline had passed when a request about it was taken in.
+func (t *Table) settle(m Moment, e *entry, intake clock.Instant) {
+	if e.rec.Held && e.deadline <= intake {
+		t.expire(m, e)
+	}
+}
+
+func (t *Table) expire(m Moment, e *entry) {
+	if e.rec.Ending {
+		t.end(m, e, EndForced)
+	} else {
+		t.end(m, e, EndExpired)
+	}
+}
+
+// end ends the present grant and hands the resource to whoever waits.
+func (t *Table) end(m Moment, e *entry, how End) {
+	e.rec.remember(e.rec.Holder.Principal, e.rec.RequestID, e.rec.Token, how)
+	e.rec.Held, e.rec.Ending, e.rec.End = false, false, how
+	t.count(e, -1)
+	e.freedAt, e.notBefore = m.Now, m.Now
+	if how == EndExpired || how == EndForced {
+		e.notBefore = m.Now.Add(t.lockDelay(e))
+	}
+	t.mark(e)
+	t.promote(m, e)
+	if !e.rec.Held {
+		t.wakeFree(e)
+	}
+}
+
+func (t *Table) heldError(e *entry) *Error {
+	err := &Error{Reason: ReasonHeld, Resource: e.rec.Resource, Holder: e.rec.Holder, Token: e.rec.Token}
+	if e.rec.Held {
+		err.Message = fmt.Sprintf("%q is held by %v under token %v", e.rec.Resource, e.rec.Holder, e.rec.Token)
+	} else {
+		err.Message = fmt.Sprintf("%q was not released by %v and stays free for its lock delay", e.rec.Resource, e.rec.Holder)
+	}
+	return err
+}
+
+func (e *entry) grantReply(replayed bool) *Grant {
+	return &Grant{
+		Resource: e.rec.Resource, Token: e.rec.Token, Holder: e.rec.Holder, TTL: e.rec.TTL, GrantedAt: e.rec.GrantedAt,
+		RequestID: e.rec.RequestID, Checkpoint: e.checkpoint, Replayed: replayed,
+	}
+}
+
+// remember appends an outcome and forgets the oldest beyond MaxOutcomes. The slice may be shared with a record that is
+// being written, so it is never changed in place.
+func (r *Record) remember(p Principal, requestID string, token fence.Token, how End) {
+	keep := r.Outcomes
+	if len(keep) >= MaxOutcomes {
+		keep = keep[len(keep)-MaxOutcomes+1:]
+	}
+	outcomes := make([]Outcome, 0, len(keep)+1)
+	r.Outcomes = append(append(outcomes, keep...), Outcome{Principal: p, RequestID: requestID, Token: token, End: how})
+}
+
+func (r *Record) outcome(p Principal, requestID string) *Outcome {
+	for i := range r.Outcomes {
+		if o := &r.Outcomes[i]; o.RequestID == requestID && o.Principal == p {
+			return o
+		}
+	}
+	return nil
+}
+
+func (r *Record) ended(token fence.Token) *Outcome {
+	for i := range r.Outcomes {
+		if o := &r.Outcomes[i]; o.Token == token {
+			return o
+		}
+	}
+	return nil
+}
+
+func (o *Outcome) err(name Resource) *Error {
+	reason, what := ReasonReleased, "was released"
+	switch o.End {
+	case EndExpired:
+		reason, what = ReasonExpired, "has expired"
+	case EndForced:
+		reason, what = ReasonExpired, "was taken away by a forced release"
+	case EndCancelled:
+		what = "was cancelled before it was granted"
+	case EndReleased, NotEnded:
+	}
+	return &Error{Reason: reason, Resource: name, Token: o.Token, Message: fmt.Sprintf("request %q for %q %s", o.RequestID, name, what)}
+}
+
+func expiredError(e *entry, what string) *Error {
+	return &Error{Reason: ReasonExpired, Resource: e.rec.Resource, Token: e.rec.Token, Message: fmt.Sprintf("%q under token %v %s", e.rec.Resource, e.rec.Token, what)}
+}

@@ -1,0 +1,160 @@
+//writ:core
+
+package lease
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/writ-io/writ/lease/clock"
+)
+
+func (t *Table) renew(m Moment, r Request, c Renew) {
+	if len(c.Refs) > MaxRenewals {
+		t.refuse(r.ID, Invalid("leases", fmt.Sprintf("names %d leases", len(c.Refs)), fmt.Sprintf("send at most %d at a time", MaxRenewals)))
+		return
+	}
+	var out RenewOutcome
+	for i, ref := range c.Refs {
+		e, err := t.mine(m, r.Intake, c.Caller, ref)
+		if err == nil && e.rec.Ending {
+			err = expiredError(e, "is being taken away by a forced release")
+		}
+		if err != nil {
+			out.Failures = append(out.Failures, RenewFailure{Index: i, Err: err})
+			continue
+		}
+		t.extend(e, r.Intake)
+		if len(e.queue) > 0 && e.queue[0].acquire.Priority > e.rec.Priority {
+			out.Contended = append(out.Contended, i)
+		}
+	}
+	t.reply(r.ID, out)
+}
+
+// mine finds the grant that ref names, if it is the caller's and its deadline had not passed at intake.
+func (t *Table) mine(m Moment, intake clock.Instant, c Caller, ref Ref) (*entry, *Error) {
+	e := t.entries[ref.Resource]
+	if e != nil {
+		t.settle(m, e, intake)
+		if e.rec.Held && e.rec.Token == ref.Token {
+			if e.rec.Holder.Principal != c.Principal || e.rec.Holder.Instance != c.Instance {
+				return nil, notHolder(ref, fmt.Sprintf("is held by %v under that token", e.rec.Holder))
+			}
+			return e, nil
+		}
+	}
+	return nil, t.notMine(e, c, ref)
+}
+
+func (t *Table) notMine(e *entry, c Caller, ref Ref) *Error {
+	if !ref.Token.Valid() {
+		return Invalid("token", fmt.Sprintf("%d is not a token", int64(ref.Token)), "use the token of the grant")
+	}
+	if ref.Token.Epoch() > t.epoch || (ref.Token.Epoch() == t.epoch && ref.Token.Sequence() >= t.next) {
+		return Invalid("token", fmt.Sprintf("%v has never been granted", ref.Token), "use the token of the grant")
+	}
+	if e == nil {
+		return notHolder(ref, "is not held")
+	}
+	if o := e.rec.ended(ref.Token); o != nil && o.Principal == c.Principal {
+		return o.err(ref.Resource)
+	}
+	if e.rec.Held {
+		return notHolder(ref, fmt.Sprintf("is held by %v under token %v", e.rec.Holder, e.rec.Token))
+	}
+	return notHolder(ref, "is free")
+}
+
+func notHolder(ref Ref, what string) *Error {
+	return &Error{Reason: ReasonNotHolder, Resource: ref.Resource, Token: ref.Token, Message: fmt.Sprintf("%q %s, asked for %v", ref.Resource, what, ref.Token)}
+}
+
+func (t *Table) release(m Moment, r Request, c Release) {
+	e, err := t.mine(m, r.Intake, c.Caller, c.Ref)
+	if err != nil {
+		// A repeated release has nothing to do any more; it names the grant that it ended.
+		if prev := t.entries[c.Resource]; prev != nil {
+			if o := prev.rec.ended(c.Token); o != nil && o.End == EndReleased && o.Principal == c.Principal {
+				t.reply(r.ID, nil)
+				return
+			}
+		}
+		t.refuse(r.ID, err)
+		return
+	}
+	t.end(m, e, EndReleased)
+	t.reply(r.ID, nil)
+}
+
+func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
+	if len(c.Data) > MaxCheckpointBytes {
+		t.refuse(r.ID, Invalid("data", fmt.Sprintf("is %d bytes long", len(c.Data)), fmt.Sprintf("use at most %d", MaxCheckpointBytes)))
+		return
+	}
+	e, err := t.mine(m, r.Intake, c.Caller, c.Ref)
+	if err == nil && e.rec.Ending {
+		err = expiredError(e, "is being taken away by a forced release")
+	}
+	if err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
+	e.checkpoint = c.Data
+	e.rec.HasCheckpoint = len(c.Data) > 0
+	e.dirtyCheck = true
+	t.mark(e)
+	t.dirtyBytes += len(c.Data)
+	t.reply(r.ID, nil)
+}
+
+func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
+	e := t.entries[c.Resource]
+	if e != nil {
+		t.settle(m, e, r.Intake)
+	}
+	switch {
+	case e == nil || !e.rec.Held:
+		t.refuse(r.ID, &Error{Reason: ReasonNotFound, Resource: c.Resource, Message: fmt.Sprintf("nobody holds %q", c.Resource)})
+	case c.Token != 0 && c.Token != e.rec.Token:
+		t.refuse(r.ID, &Error{Reason: ReasonStaleToken, Resource: c.Resource, Token: e.rec.Token, Holder: e.rec.Holder,
+			Message: fmt.Sprintf("%q is held under token %v, not %v", c.Resource, e.rec.Token, c.Token)})
+	case c.Now:
+		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Resource: c.Resource, Token: e.rec.Token,
+			Message: fmt.Sprintf("no guard has proved that it refuses token %v of %q, so its holder may still be writing", e.rec.Token, c.Resource),
+			Fix:     "release it without --now: it is free when its lease has run out"})
+	default:
+		if !e.rec.Ending {
+			e.rec.Ending = true
+			t.mark(e)
+		}
+		t.reply(r.ID, t.info(m, e))
+	}
+}
+
+func (t *Table) inspect(m Moment, r Request, c Inspect) {
+	if c.Token != 0 {
+		e, err := t.mine(m, r.Intake, c.Caller, c.Ref)
+		if err != nil {
+			t.refuse(r.ID, err)
+			return
+		}
+		t.reply(r.ID, t.info(m, e))
+		return
+	}
+	e := t.entries[c.Resource]
+	if e == nil {
+		t.refuse(r.ID, &Error{Reason: ReasonNotFound, Resource: c.Resource, Message: fmt.Sprintf("nothing is known of %q", c.Resource)})
+		return
+	}
+	t.reply(r.ID, t.info(m, e))
+}
+
+func (t *Table) info(m Moment, e *entry) Info {
+	i := e.rec.Info()
+	i.Waiters = len(e.queue)
+	if e.rec.Held {
+		i.Remaining = max(e.deadline.Sub(m.Now), time.Duration(0))
+	}
+	return i
+}

@@ -1,0 +1,186 @@
+//writ:core
+
+package lease
+
+import (
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease/clock"
+)
+
+// waiter is a request in a queue. Between two polls it has no call and keeps its place until keepUntil.
+type waiter struct {
+	acquire   Acquire
+	call      CallID // 0 between polls
+	intake    clock.Instant
+	pollUntil clock.Instant
+	keepUntil clock.Instant
+	seq       uint64
+	entry     *entry // nil once it has left the queue
+}
+
+type waitKey struct {
+	resource  Resource
+	principal Principal
+	requestID string
+}
+
+func (w *waiter) key() waitKey {
+	return waitKey{w.acquire.Resource, w.acquire.Principal, w.acquire.RequestID}
+}
+
+// third is the longest poll: a dead waiter is dropped soon, and a grant counts from a recent send.
+func (w *waiter) third() time.Duration { return w.acquire.TTL / 3 }
+
+// before orders a queue: higher priority first, then first come.
+func (w *waiter) before(v *waiter) bool {
+	if w.acquire.Priority != v.acquire.Priority {
+		return w.acquire.Priority > v.acquire.Priority
+	}
+	return w.seq < v.seq
+}
+
+func (t *Table) enqueue(m Moment, e *entry, r Request, c Acquire) {
+	t.waitSeq++
+	w := &waiter{acquire: c, seq: t.waitSeq, entry: e}
+	at := sort.Search(len(e.queue), func(i int) bool { return w.before(e.queue[i]) })
+	e.queue = slices.Insert(e.queue, at, w)
+	t.byRequest[w.key()] = w
+	t.listen(m, w, r, c)
+}
+
+// poll lets a waiting request wait on, at its place, with what the new poll says about time.
+func (t *Table) poll(m Moment, w *waiter, r Request, c Acquire) {
+	if w.acquire.Instance != c.Instance {
+		t.refuse(r.ID, t.heldError(w.entry))
+		return
+	}
+	if w.call != 0 {
+		t.answerWaiting(m, w)
+	}
+	w.acquire.TTL = c.TTL
+	t.listen(m, w, r, c)
+	if c.Wait <= 0 {
+		t.answerWaiting(m, w)
+		return
+	}
+	t.promote(m, w.entry)
+}
+
+func (t *Table) listen(m Moment, w *waiter, r Request, c Acquire) {
+	w.call, w.intake = r.ID, r.Intake
+	w.pollUntil = r.Intake.Add(min(c.Wait, w.third()))
+	w.keepUntil = w.pollUntil.Add(w.third())
+	t.waiting[r.ID] = w
+	t.timers.push(timer{at: max(w.pollUntil, m.Now), waiter: w})
+}
+
+// answerWaiting ends a poll and keeps the place for another third of the TTL.
+func (t *Table) answerWaiting(m Moment, w *waiter) {
+	e := w.entry
+	at := sort.Search(len(e.queue), func(i int) bool { return !e.queue[i].before(w) })
+	t.reply(w.call, &Waiting{Position: at + 1, HeldBy: e.rec.Holder, HeldToken: e.rec.Token, Keep: w.third()})
+	t.hangUp(m, w)
+}
+
+func (t *Table) hangUp(m Moment, w *waiter) {
+	delete(t.waiting, w.call)
+	w.call = 0
+	w.keepUntil = m.Now.Add(w.third())
+	t.timers.push(timer{at: w.keepUntil, waiter: w})
+}
+
+func (t *Table) gone(m Moment, id CallID) {
+	if w := t.waiting[id]; w != nil {
+		t.hangUp(m, w)
+	}
+}
+
+// leave takes a request out of its queue.
+func (t *Table) leave(w *waiter) {
+	e := w.entry
+	at := sort.Search(len(e.queue), func(i int) bool { return !e.queue[i].before(w) })
+	e.queue = slices.Delete(e.queue, at, at+1)
+	if len(e.queue) == 0 {
+		e.queue = nil
+	}
+	delete(t.byRequest, w.key())
+	delete(t.waiting, w.call)
+	w.entry = nil
+	if e.queue == nil && !e.rec.Held {
+		t.wakeFree(e)
+	}
+}
+
+// promote gives a free resource to the first in the queue.
+func (t *Table) promote(m Moment, e *entry) {
+	for i := 0; i < len(e.queue) && !e.rec.Held && e.notBefore <= m.Now && !t.full(e.rule); {
+		w := e.queue[i]
+		switch {
+		case w.call == 0 && w.keepUntil <= m.Now:
+			t.leave(w)
+		case w.intake.Add(w.acquire.TTL-w.third()) <= m.Now:
+			// Its validity would count from a send too long ago: let it ask again, and the next in line have it.
+			if w.call != 0 {
+				t.answerWaiting(m, w)
+			}
+			i++
+		default:
+			granted := *w
+			t.leave(w)
+			t.grant(m, e, granted)
+		}
+	}
+}
+
+func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
+	if err := checkCancel(c); err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
+	e := t.entries[c.Resource]
+	if e == nil {
+		e = t.newEntry(m, c.Resource, t.config.Policy.ruleFor(c.Resource))
+	}
+	t.settle(m, e, r.Intake)
+	if e.rec.Held && e.rec.Holder.Principal == c.Principal && e.rec.RequestID == c.RequestID {
+		if e.rec.Holder.Instance != c.Instance {
+			t.refuse(r.ID, Errorf(ReasonNotHolder, "request %q for %q is another instance's", c.RequestID, c.Resource))
+			return
+		}
+		token := e.rec.Token
+		t.end(m, e, EndReleased)
+		t.reply(r.ID, token)
+		return
+	}
+	if o := e.rec.outcome(c.Principal, c.RequestID); o != nil {
+		t.reply(r.ID, fence.Token(0))
+		return
+	}
+	if w := t.byRequest[waitKey{c.Resource, c.Principal, c.RequestID}]; w != nil {
+		if w.call != 0 {
+			t.refuse(w.call, Errorf(ReasonReleased, "request %q for %q was cancelled", c.RequestID, c.Resource))
+		}
+		t.leave(w)
+	}
+	// Remembered even if nothing waited: the request itself may still be on its way.
+	e.rec.remember(c.Principal, c.RequestID, 0, EndCancelled)
+	t.mark(e)
+	if !e.rec.Held {
+		t.wakeFree(e)
+	}
+	t.reply(r.ID, fence.Token(0))
+}
+
+func checkCancel(c CancelAcquire) *Error {
+	if p := resourceProblem(string(c.Resource)); p != "" {
+		return Invalid("resource", p, "use the name of the request to cancel")
+	}
+	if c.RequestID == "" || len(c.RequestID) > MaxRequestIDBytes {
+		return Invalid("request_id", "is empty or too long", "use the id of the request to cancel")
+	}
+	return nil
+}
