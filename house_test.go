@@ -1,0 +1,208 @@
+package writ_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/semver"
+	"golang.org/x/tools/go/packages"
+
+	"github.com/writ-io/writ/sim/purity"
+)
+
+const module = "github.com/writ-io/writ"
+
+// coreFiles lists the files that hold a pure core, and so must carry the
+// //writ:core directive. The list exists beside the directive so that neither
+// can disappear without the other being missed.
+var coreFiles = []string{}
+
+func TestCoreFilesCarryTheDirective(t *testing.T) {
+	marked := markedFiles(t)
+	for _, name := range coreFiles {
+		if !slices.Contains(marked, name) {
+			t.Errorf("%s is in coreFiles but has no //writ:core directive (see the documentation of sim/purity for where it counts)", name)
+		}
+	}
+	for _, name := range marked {
+		if !slices.Contains(coreFiles, name) {
+			t.Errorf("%s carries //writ:core; add it to coreFiles in house_test.go", name)
+		}
+	}
+}
+
+func TestCoresArePure(t *testing.T) {
+	var patterns []string
+	for _, name := range markedFiles(t) {
+		patterns = append(patterns, "./"+path.Dir(name))
+	}
+	if len(patterns) == 0 {
+		return // packages.Load would take no pattern for "."
+	}
+	slices.Sort(patterns)
+	pkgs, err := packages.Load(&packages.Config{Mode: purity.LoadMode}, slices.Compact(patterns)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range pkgs {
+		found, err := purity.Check(pkg)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, problem := range found {
+			t.Error(problem)
+		}
+	}
+}
+
+// markedFiles returns the Go files with a valid //writ:core directive.
+func markedFiles(t *testing.T) []string {
+	t.Helper()
+	var marked []string
+	for name, content := range sources(t) {
+		if path.Ext(name) != ".go" || !bytes.Contains(content, []byte("//writ:core")) {
+			continue
+		}
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, content, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if purity.IsCore(fset, file) {
+			marked = append(marked, name)
+		}
+	}
+	slices.Sort(marked)
+	return marked
+}
+
+// Adding a dependency can silently downgrade etcd, since the new one may come
+// with an older requirement that makes the whole build list settle elsewhere.
+func TestEtcdIsPinned(t *testing.T) {
+	const oldest, beyond = "v3.7.3", "v3.8.0-0"
+	requires := requirements(t, "go.mod")
+	server := requires["go.etcd.io/etcd/server/v3"]
+	if semver.Compare(server, oldest) < 0 || semver.Compare(server, beyond) >= 0 {
+		t.Errorf("go.mod requires etcd server %q, want at least %s and below v3.8; restore it with\n\tgo get go.etcd.io/etcd/server/v3@%s go.etcd.io/etcd/client/v3@%s",
+			server, oldest, oldest, oldest)
+	}
+	for _, name := range []string{
+		"go.etcd.io/etcd/client/v3", "go.etcd.io/etcd/api/v3", "go.etcd.io/etcd/pkg/v3", "go.etcd.io/etcd/client/pkg/v3",
+	} {
+		if requires[name] != server {
+			t.Errorf("go.mod requires %s %q but the server %q; etcd's modules are tested only as one release, so make them equal",
+				name, requires[name], server)
+		}
+	}
+}
+
+// Generated code refuses to run on a protobuf runtime older than its generator.
+func TestGeneratorIsNotNewerThanRuntime(t *testing.T) {
+	const protobuf = "google.golang.org/protobuf"
+	runtime := requirements(t, "go.mod")[protobuf]
+	generator := requirements(t, ".ci/tools/protogen/go.mod")[protobuf]
+	if semver.Compare(generator, runtime) > 0 {
+		t.Errorf(".ci/tools/protogen generates code with protobuf %s, but go.mod links the runtime %s; lower the former or raise the latter",
+			generator, runtime)
+	}
+}
+
+func requirements(t *testing.T, name string) map[string]string {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := modfile.Parse(name, content, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := make(map[string]string)
+	for _, require := range file.Require {
+		versions[require.Mod.Path] = require.Mod.Version
+	}
+	for _, replace := range file.Replace {
+		t.Errorf("%s replaces %s, which users of the module would not get; remove the replacement", name, replace.Old.Path)
+	}
+	return versions
+}
+
+// sources reads the Go files and go.mod files of the module, keyed by their
+// slash-separated path.
+//
+// The go command reuses a test's result as long as the files that the test
+// itself has opened are the same. It does not see what the go list below it
+// opens, so every test here that asks go list opens the sources as well.
+func sources(t *testing.T) map[string][]byte {
+	t.Helper()
+	contents := make(map[string][]byte)
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		base := entry.Name()
+		if entry.IsDir() {
+			if name != "." && (base == "testdata" || base[0] == '.' || base[0] == '_') {
+				return filepath.SkipDir // as the go command does
+			}
+			return nil
+		}
+		if filepath.Ext(base) != ".go" && base != "go.mod" {
+			return nil
+		}
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		contents[filepath.ToSlash(name)] = content
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contents
+}
+
+// listed is what these tests want to know about a package from go list.
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Module     *struct {
+		Path, Version, Dir string
+		Main               bool
+	}
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	sources(t)
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-e", "-json=ImportPath,Imports,Module"}, args...)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, stderr.Bytes())
+	}
+	var pkgs []listed
+	for decoder := json.NewDecoder(&stdout); ; {
+		var pkg listed
+		if err := decoder.Decode(&pkg); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatalf("decode the output of %s: %v", strings.Join(cmd.Args, " "), err)
+		}
+		pkgs = append(pkgs, pkg)
+	}
+}
