@@ -323,7 +323,7 @@ func (w *walk) useOwn(name *ast.Ident, obj types.Object) {
 	if w.core[file] || strings.HasSuffix(file, "_test.go") {
 		return
 	}
-	w.report(name.Pos(), "%s %s is declared in %s, which is not a core file", kind, obj.Name(), filepath.Base(file))
+	w.report(name.Pos(), "%s %s is declared in %s, which is not a core file: mark that one too if it is pure, or move what is", kind, obj.Name(), filepath.Base(file))
 }
 
 // declared returns the object as it stands in the source: for an instance of a

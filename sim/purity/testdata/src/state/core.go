@@ -3,6 +3,7 @@
 package state
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,11 +20,12 @@ var (
 )
 
 var (
-	counter  int                  // want `core: package-level variable counter is state outside of the core`
-	byName   = map[string]int{}   // want `core: package-level variable byName`
-	lastErr  error                // want `core: package-level variable lastErr`
-	fromFunc = error(firstErr())  // want `core: package-level variable fromFunc`
-	a, b     = 1, errors.New("b") // want `core: package-level variable a `
+	counter  int                                      // want `core: package-level variable counter is state outside of the core`
+	byName                        = map[string]int{}  // want `core: package-level variable byName`
+	anyErr   any                  = errors.New("any") // want `core: package-level variable anyErr`
+	lastErr  error                                    // want `core: package-level variable lastErr`
+	fromFunc = error(firstErr())                      // want `core: package-level variable fromFunc`
+	a, b     = 1, errors.New("b")                     // want `core: package-level variable a `
 )
 
 func firstErr() error { return errStaler }
@@ -37,7 +39,10 @@ func (c core) String() string {
 	_ = &counter            // want `core: takes the address of package-level variable counter`
 	for counter = range 3 { // want `core: assigns to package-level variable counter`
 	}
+	for _, counter = range []int{} { // want `core: assigns to package-level variable counter`
+	}
 	c.step = counter // a local variable
 	_ = binary.BigEndian.Uint64(nil)
+	sha256.New().Write(nil) // declared by io.Writer, and yet pure
 	return ""
 }
