@@ -80,8 +80,8 @@ type Request struct {
 // Gone says that nobody waits for that answer any more. The place in the queue is kept for a while, as between polls.
 type Gone struct{ ID CallID }
 
-// Tick lets time pass: what is due happens, up to MaxWrites changed records.
-type Tick struct{ MaxWrites int }
+// Tick lets time pass: what is due happens, until MaxWrites records or about MaxBytes bytes have changed.
+type Tick struct{ MaxWrites, MaxBytes int }
 
 func (Request) event() {}
 func (Gone) event()    {}
@@ -181,7 +181,7 @@ func (t *Table) Step(m Moment, ev Event) *Effects {
 	case Gone:
 		t.gone(m, ev.ID)
 	case Tick:
-		t.tick(m, ev.MaxWrites)
+		t.tick(m, ev)
 	}
 	return &t.effects
 }
@@ -242,8 +242,8 @@ func (t *Table) Dirty(visit func(Change)) {
 	t.dirty, t.dirtyBytes = t.dirty[:0], 0
 }
 
-// recordOverhead is a rough size of a stored record beside its variable parts, in bytes.
-const recordOverhead = 256
+// recordOverhead bounds what of a stored record does not depend on names and metadata, in bytes.
+const recordOverhead = 512
 
 func (t *Table) mark(e *entry) {
 	e.gone = false
@@ -252,7 +252,7 @@ func (t *Table) mark(e *entry) {
 	}
 	e.dirty = true
 	t.dirty = append(t.dirty, e)
-	t.dirtyBytes += recordOverhead + 3*len(e.rec.Resource) + len(e.rec.Metadata) + 160*len(e.rec.Outcomes)
+	t.dirtyBytes += recordOverhead + 3*len(e.rec.Resource) + len(e.rec.Metadata) + (len(e.rec.Outcomes)+1)*(MaxRequestIDBytes+len(e.rec.Holder.Principal))
 }
 
 func (t *Table) reply(id CallID, value any) {
@@ -299,3 +299,6 @@ func (in *interner) get(s string) string {
 	}
 	return *slot
 }
+
+// Known says whether the table has a record of the resource.
+func (t *Table) Known(name Resource) bool { return t.entries[name] != nil }

@@ -16,7 +16,7 @@ func (t *Table) renew(m Moment, r Request, c Renew) {
 	}
 	var out RenewOutcome
 	for i, ref := range c.Refs {
-		e, err := t.mine(m, r.Intake, c.Caller, ref)
+		e, err := t.mine(r.Intake, c.Caller, ref)
 		if err == nil && e.rec.Ending {
 			err = expiredError(e, "is being taken away by a forced release")
 		}
@@ -32,19 +32,20 @@ func (t *Table) renew(m Moment, r Request, c Renew) {
 	t.reply(r.ID, out)
 }
 
-// mine finds the grant that ref names, if it is the caller's and its deadline had not passed at intake.
-func (t *Table) mine(m Moment, intake clock.Instant, c Caller, ref Ref) (*entry, *Error) {
+// mine finds the grant that ref names, if it is the caller's and its deadline had not passed at intake. One that has
+// passed is refused and left to the next tick: a renewal of 10,000 late leases must not become 10,000 writes.
+func (t *Table) mine(intake clock.Instant, c Caller, ref Ref) (*entry, *Error) {
 	e := t.entries[ref.Resource]
-	if e != nil {
-		t.settle(m, e, intake)
-		if e.rec.Held && e.rec.Token == ref.Token {
-			if e.rec.Holder.Principal != c.Principal || e.rec.Holder.Instance != c.Instance {
-				return nil, notHolder(ref, fmt.Sprintf("is held by %v under that token", e.rec.Holder))
-			}
-			return e, nil
-		}
+	if e == nil || !e.rec.Held || e.rec.Token != ref.Token {
+		return nil, t.notMine(e, c, ref)
 	}
-	return nil, t.notMine(e, c, ref)
+	switch {
+	case e.rec.Holder.Principal != c.Principal || e.rec.Holder.Instance != c.Instance:
+		return nil, notHolder(ref, fmt.Sprintf("is held by %v under that token", e.rec.Holder))
+	case e.deadline <= intake:
+		return nil, expiredError(e, "has expired")
+	}
+	return e, nil
 }
 
 func (t *Table) notMine(e *entry, c Caller, ref Ref) *Error {
@@ -71,7 +72,7 @@ func notHolder(ref Ref, what string) *Error {
 }
 
 func (t *Table) release(m Moment, r Request, c Release) {
-	e, err := t.mine(m, r.Intake, c.Caller, c.Ref)
+	e, err := t.mine(r.Intake, c.Caller, c.Ref)
 	if err != nil {
 		// A repeated release has nothing to do any more; it names the grant that it ended.
 		if prev := t.entries[c.Resource]; prev != nil {
@@ -92,7 +93,7 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 		t.refuse(r.ID, Invalid("data", fmt.Sprintf("is %d bytes long", len(c.Data)), fmt.Sprintf("use at most %d", MaxCheckpointBytes)))
 		return
 	}
-	e, err := t.mine(m, r.Intake, c.Caller, c.Ref)
+	e, err := t.mine(r.Intake, c.Caller, c.Ref)
 	if err == nil && e.rec.Ending {
 		err = expiredError(e, "is being taken away by a forced release")
 	}
@@ -134,7 +135,7 @@ func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
 
 func (t *Table) inspect(m Moment, r Request, c Inspect) {
 	if c.Token != 0 {
-		e, err := t.mine(m, r.Intake, c.Caller, c.Ref)
+		e, err := t.mine(r.Intake, c.Caller, c.Ref)
 		if err != nil {
 			t.refuse(r.ID, err)
 			return

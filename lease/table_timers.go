@@ -88,8 +88,8 @@ func (t *Table) forgetAt(e *entry) clock.Instant {
 	return max(e.freedAt.Add(t.config.Retention), e.notBefore)
 }
 
-func (t *Table) tick(m Moment, maxWrites int) {
-	for t.timers.next() <= m.Now && len(t.dirty) < maxWrites {
+func (t *Table) tick(m Moment, limit Tick) {
+	for t.timers.next() <= m.Now && len(t.dirty) < limit.MaxWrites && t.dirtyBytes < limit.MaxBytes {
 		tm := t.timers.pop()
 		if tm.waiter != nil {
 			t.waiterDue(m, tm.waiter)

@@ -1,6 +1,11 @@
 package quorum
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/writ-io/writ/lease"
+)
 
 // Where everything stands in the replicated store.
 const (
@@ -20,3 +25,15 @@ const (
 )
 
 func cutKey(key, prefix string) (string, bool) { return strings.CutPrefix(key, prefix) }
+
+// LeaseKey is where the record of a resource stands.
+func LeaseKey(name lease.Resource) string { return prefixLease + string(name) }
+
+// CheckpointKey is where the checkpoint of a resource stands.
+func CheckpointKey(name lease.Resource) string { return prefixCheckpoint + string(name) }
+
+// NodeKey is where a node announces itself.
+func NodeKey(name string) string { return prefixNode + name }
+
+// AuditKey is where an audit record stands: fixed width, so that keys sort by sequence.
+func AuditKey(sequence uint64) string { return fmt.Sprintf("%s%020d", prefixAudit, sequence) }

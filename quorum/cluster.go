@@ -1,0 +1,375 @@
+package quorum
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/clock"
+)
+
+// Coordinator names the node that decides, as far as this node knows, and whether that is this one. changed is closed when
+// the answer may have become another.
+func (s *Service) Coordinator() (node Node, self bool, changed <-chan struct{}) {
+	r := s.view.roster()
+	s.mu.Lock()
+	self = s.role != Follower
+	s.mu.Unlock()
+	name := r.term.GetNode()
+	if self {
+		name = s.config.Name
+	}
+	if n := r.nodes[name]; n != nil {
+		return s.describe(n, name), self, r.changed
+	}
+	return Node{Name: name}, self, r.changed
+}
+
+// Nodes lists every node that has announced itself, by name.
+func (s *Service) Nodes() []Node {
+	r := s.view.roster()
+	var nodes []Node
+	for _, n := range sortedNodes(r.nodes) {
+		nodes = append(nodes, s.describe(n, r.term.GetNode()))
+	}
+	return nodes
+}
+
+func (s *Service) describe(n *writv1.NodeRecord, coordinator string) Node {
+	node := Node{
+		Name: n.Name, Region: n.Region, APIAddress: n.ApiAddress, HTTPAddress: n.HttpAddress, PeerURL: n.PeerUrl,
+		MemberID: n.MemberId, Version: n.Version, Principal: lease.Principal(n.Principal), JWKS: n.Jwks,
+		Coordinator: n.Name == coordinator, Reachable: n.Name == s.config.Name || s.member.Reachable(n.MemberId),
+		WitnessedEpoch: fence.Epoch(n.Witness.GetEpoch()), WitnessForeign: n.Witness.GetForeign(),
+	}
+	for _, m := range s.member.Members() {
+		node.Learner = node.Learner || (m.ID == n.MemberId && m.Learner)
+	}
+	return node
+}
+
+// Status tells what this node knows, also without a quorum.
+func (s *Service) Status() Status {
+	r := s.view.roster()
+	p := s.member.Progress()
+	coordinator, self, _ := s.Coordinator()
+	s.mu.Lock()
+	role, held, waitFor, until := s.role, s.held, s.waitFor, s.until
+	s.mu.Unlock()
+	st := Status{
+		Node: s.config.Name, Cluster: s.config.Cluster, Incarnation: r.identity.GetIncarnation(), Epoch: fence.Epoch(r.identity.GetEpoch()),
+		Coordinator: coordinator.Name, Term: Term(r.termRev), Nodes: s.Nodes(), Revision: r.revision,
+		DBBytes: p.DBBytes, QuotaBytes: s.softQuota(), Leases: held,
+	}
+	if until != clock.Never {
+		st.RecoveringFor = max(until.Sub(s.clock.Now()), 0)
+	}
+	switch recovery := r.identity.GetRecovery(); {
+	case p.Leader == 0:
+		st.NotReady = "no majority of nodes can be reached: there is no leader"
+	case r.revision == 0:
+		st.NotReady = "the state has not been loaded yet"
+	case recovery != nil && waitFor != "":
+		st.NotReady = fmt.Sprintf("recovering from a foreign state (%s): waiting until %s", recovery.Reason, waitFor)
+	case recovery != nil:
+		st.NotReady = fmt.Sprintf("recovering from a foreign state (%s)", recovery.Reason)
+	case coordinator.Name == "":
+		st.NotReady = "no coordinator has claimed its term yet"
+	case self && role != Serving:
+		st.NotReady = "this node is taking over as coordinator (" + role.String() + ")"
+	case !self && !coordinator.Reachable:
+		st.NotReady = fmt.Sprintf("the coordinator %s cannot be reached", coordinator.Name)
+	}
+	return st
+}
+
+func (s *Service) incarnationOf(e Entry) string {
+	var id writv1.IdentityRecord
+	if err := proto.Unmarshal(e.Value, &id); err != nil {
+		return ""
+	}
+	return id.Incarnation
+}
+
+// Sign signs a writ with this node's key.
+func (s *Service) Sign(w fence.Writ) (string, error) {
+	w.Issuer = s.config.Cluster
+	return s.config.Keys.Sign(w)
+}
+
+// Snapshot answers a backup of the state as this node has it.
+func (s *Service) Snapshot(ctx context.Context) (io.ReadCloser, error) {
+	r, _, err := s.member.Snapshot(ctx)
+	return r, err
+}
+
+// MemberAdd admits a node as a learner; it gets its vote when it has caught up. Only the coordinator does it.
+func (s *Service) MemberAdd(ctx context.Context, name, peerURL string) (uint64, map[string]string, error) {
+	if name == "" || len(name) > 64 {
+		return 0, nil, lease.Invalid("name", "is empty or too long", "use 1 to 64 bytes")
+	}
+	r := s.view.roster()
+	if id := r.identity.GetMembers()[name]; id != 0 {
+		return 0, nil, lease.Errorf(lease.ReasonConflict, "a member named %q exists (%x); remove it first", name, id)
+	}
+	change := &writv1.MemberChange{Name: name, Add: true, PeerUrl: peerURL}
+	if _, err := s.do(ctx, BeginMemberChange{Actor: s.config.Principal, Change: change}); err != nil {
+		return 0, nil, err
+	}
+	id, err := s.member.AddMember(ctx, peerURL)
+	if endErr := s.endMemberChange(ctx, map[string]uint64{name: id}, ""); endErr != nil {
+		return 0, nil, errors.Join(err, endErr)
+	}
+	if err != nil {
+		return 0, nil, memberError(err)
+	}
+	members := map[string]string{}
+	for _, m := range s.member.Members() {
+		n := m.Name
+		if m.ID == id {
+			n = name
+		}
+		if n != "" && len(m.PeerURLs) > 0 {
+			members[n] = m.PeerURLs[0]
+		}
+	}
+	return id, members, nil
+}
+
+func memberError(err error) error {
+	var e *lease.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return lease.Errorf(lease.ReasonConflict, "the membership was not changed: %v", err)
+}
+
+// MemberRemove takes a node out. Only the coordinator does it, and hands over first when it is the one to go.
+func (s *Service) MemberRemove(ctx context.Context, name string) error {
+	r := s.view.roster()
+	id := r.identity.GetMembers()[name]
+	if n := r.nodes[name]; id == 0 && n != nil {
+		id = n.MemberId
+	}
+	if id == 0 {
+		return &lease.Error{Reason: lease.ReasonNotFound, Message: fmt.Sprintf("no member is named %q", name)}
+	}
+	if id == s.member.ID() {
+		if _, err := s.MoveCoordinator(ctx, ""); err != nil {
+			return err
+		}
+		return lease.ErrNotCoordinator
+	}
+	change := &writv1.MemberChange{Name: name, MemberId: id}
+	if _, err := s.do(ctx, BeginMemberChange{Actor: s.config.Principal, Change: change}); err != nil {
+		return err
+	}
+	err := s.member.RemoveMember(ctx, id)
+	if err != nil {
+		return errors.Join(memberError(err), s.endMemberChange(ctx, nil, ""))
+	}
+	return s.endMemberChange(ctx, nil, name)
+}
+
+// endMemberChange commits the membership as the store now has it. added names members that have not started yet.
+func (s *Service) endMemberChange(ctx context.Context, added map[string]uint64, removed string) error {
+	names := map[uint64]string{}
+	for name, id := range s.view.roster().identity.GetMembers() {
+		names[id] = name
+	}
+	for name, id := range added {
+		names[id] = name
+	}
+	members := map[string]uint64{}
+	for _, m := range s.member.Members() {
+		name := names[m.ID]
+		if name == "" {
+			name = m.Name
+		}
+		if name == "" {
+			name = fmt.Sprintf("%x", m.ID)
+		}
+		members[name] = m.ID
+	}
+	_, err := s.do(ctx, EndMemberChange{Members: members, Removed: removed})
+	return err
+}
+
+// MoveCoordinator hands over to the named node, or to the best other one. Only the coordinator does it.
+func (s *Service) MoveCoordinator(ctx context.Context, to string) (string, error) {
+	if leader, _ := s.member.Leadership(); !leader {
+		return "", lease.ErrNotCoordinator
+	}
+	target, err := s.successor(to)
+	if err != nil {
+		return "", err
+	}
+	if target.MemberID == s.member.ID() {
+		return target.Name, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*s.config.Election)
+	defer cancel()
+	if err := s.member.MoveLeader(ctx, target.MemberID); err != nil {
+		return "", lease.Errorf(lease.ReasonNoQuorum, "the coordinator could not be moved to %s: %v", target.Name, err)
+	}
+	return target.Name, nil
+}
+
+// successor chooses whom to hand over to.
+func (s *Service) successor(to string) (Node, error) {
+	var best *Node
+	nodes := s.Nodes()
+	for i := range nodes {
+		n := &nodes[i]
+		switch {
+		case to != "" && n.Name != to:
+			continue
+		case to == "" && n.Name == s.config.Name:
+			continue
+		case to != "" && !n.Reachable:
+			return Node{}, lease.Errorf(lease.ReasonConflict, "node %s cannot be reached from the coordinator", to)
+		case to != "" && n.Learner:
+			return Node{}, lease.Errorf(lease.ReasonConflict, "node %s is a learner and has no vote yet", to)
+		case !n.Reachable || n.Learner:
+			continue
+		}
+		if best == nil || s.rank(n.Region) < s.rank(best.Region) {
+			best = n
+		}
+	}
+	if best == nil && to != "" {
+		return Node{}, &lease.Error{Reason: lease.ReasonNotFound, Message: fmt.Sprintf("no node is named %q", to)}
+	}
+	if best == nil {
+		return Node{}, lease.Errorf(lease.ReasonNoQuorum, "no other voting node can be reached")
+	}
+	return *best, nil
+}
+
+// rank is the place of a region among the preferred ones.
+func (s *Service) rank(region string) int {
+	if i := slices.Index(s.config.PreferredRegions, region); i >= 0 {
+		return i
+	}
+	return len(s.config.PreferredRegions)
+}
+
+// Intervals of housekeeping.
+const (
+	houseTick     = time.Second
+	compactEvery  = 30 * time.Second
+	placeEvery    = 5 * time.Second
+	placeDwell    = 10 * time.Second
+	defragSlack   = 64 << 20
+	softQuotaPart = 80 // per cent
+)
+
+func (s *Service) softQuota() int64 { return s.config.QuotaBytes / 100 * softQuotaPart }
+
+// keepHouse does what nobody asks for: the soft quota, history, votes of new members, free pages, and the place of the
+// coordinator.
+func (s *Service) keepHouse() {
+	tick := time.NewTicker(houseTick)
+	defer tick.Stop()
+	var exceeded bool
+	leadingSince, lastCompact, lastPlace := clock.Never, s.clock.Now(), s.clock.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.ctx.Done():
+			return
+		}
+		now := s.clock.Now()
+		if over := s.config.QuotaBytes > 0 && s.member.Progress().DBBytes > s.softQuota(); over != exceeded {
+			exceeded = over
+			s.result(Quota{Exceeded: over})
+		}
+		leader, _ := s.member.Leadership()
+		if !leader {
+			leadingSince = clock.Never
+			s.defragment(now)
+			continue
+		}
+		leadingSince = min(leadingSince, now)
+		s.promoteLearners()
+		if now.Sub(lastCompact) >= compactEvery {
+			lastCompact = now
+			s.compact()
+		}
+		if now.Sub(lastPlace) >= placeEvery && now.Sub(leadingSince) >= placeDwell {
+			lastPlace = now
+			s.place()
+		}
+	}
+}
+
+func (s *Service) promoteLearners() {
+	for _, m := range s.member.Members() {
+		if !m.Learner || m.Name == "" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, 2*s.config.Election)
+		if err := s.member.PromoteMember(ctx, m.ID); err != nil {
+			s.logger.Debug("learner is not ready for its vote", "member", m.Name, "error", err)
+		} else {
+			s.logger.Info("member has got its vote", "member", m.Name)
+		}
+		cancel()
+	}
+}
+
+func (s *Service) compact() {
+	revision := s.view.roster().revision - s.config.KeepRevisions
+	if revision <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, houseTick)
+	defer cancel()
+	if err := s.member.Compact(ctx, revision); err != nil && !strings.Contains(err.Error(), "compacted") {
+		s.logger.Debug("compaction failed", "error", err)
+	}
+}
+
+// defragment gives free pages back on one follower at a time: each has a minute of its own by the wall clock, so that the
+// nodes need not talk about it. Two at a time would do no harm but to latency.
+func (s *Service) defragment(now clock.Instant) {
+	p := s.member.Progress()
+	if p.DBFileBytes < 2*p.DBBytes+defragSlack {
+		return
+	}
+	names := []string{}
+	for _, n := range s.Nodes() {
+		names = append(names, n.Name)
+	}
+	turn := slices.Index(names, s.config.Name)
+	if turn < 0 || int(s.clock.Wall().Unix()/60)%len(names) != turn {
+		return
+	}
+	if err := s.member.Defragment(); err != nil {
+		s.logger.Warn("defragmentation failed", "error", err)
+	}
+}
+
+// place moves the coordinator to a reachable node in a region that is preferred to this one's.
+func (s *Service) place() {
+	if len(s.config.PreferredRegions) == 0 {
+		return
+	}
+	best, err := s.successor("")
+	if err != nil || s.rank(best.Region) >= s.rank(s.config.Region) {
+		return
+	}
+	s.logger.Info("moving the coordinator to a preferred region", "node", best.Name, "region", best.Region)
+	if _, err := s.MoveCoordinator(s.ctx, best.Name); err != nil {
+		s.logger.Warn("the coordinator stays", "error", err)
+	}
+}

@@ -1,0 +1,78 @@
+package quorum
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/clock"
+)
+
+// Config says what one node of a quorum is.
+type Config struct {
+	// Name, Region and Cluster: 1 to 64 bytes. The name is the etcd member's too.
+	Name, Region, Cluster string
+	// What the node tells the others about itself: host:port, host:port, URL, and the identity in its certificate.
+	APIAddress, HTTPAddress, PeerURL string
+	Principal                        lease.Principal
+	Version                          string
+	// Election is the store's election timeout. A commit whose outcome is not known after two of them ends the term.
+	Election time.Duration
+	Policy   lease.Policy
+	// Retention is how long records of free resources are kept; 0: the table's default.
+	Retention time.Duration
+	// TokenBlock is how many tokens are reserved at a time; 0: the engine's default. At least 8,192.
+	TokenBlock uint64
+	// PreferredRegions lists where the coordinator should be, best first; empty: anywhere.
+	PreferredRegions []string
+	// QuotaBytes is the store's hard quota; at 80 % of it, new resources are refused.
+	QuotaBytes int64
+	// KeepRevisions is how much history a watch can resume over. Default 200,000.
+	KeepRevisions int64
+
+	// Witness is what this node remembered at start, never nil; SaveWitness makes a newer one durable.
+	Witness     *writv1.WitnessRecord
+	SaveWitness func(*writv1.WitnessRecord) error
+	// Keys signs writs.
+	Keys   Signer
+	Clock  clock.Clock
+	Logger hclog.Logger
+}
+
+// Signer signs writs and shows the public keys that verify them.
+type Signer interface {
+	Sign(fence.Writ) (string, error)
+	JWKS() ([]byte, error)
+}
+
+// Validate fills defaults in and checks bounds; the error names the field and the fix.
+func (c *Config) Validate() error {
+	for _, f := range []struct{ name, value string }{{"name", c.Name}, {"region", c.Region}, {"cluster", c.Cluster}} {
+		if f.value == "" || len(f.value) > 64 {
+			return lease.Invalid(f.name, fmt.Sprintf("is %d bytes long", len(f.value)), "use 1 to 64 bytes")
+		}
+	}
+	if c.Election == 0 {
+		c.Election = time.Second
+	}
+	if c.KeepRevisions == 0 {
+		c.KeepRevisions = 200_000
+	}
+	if c.TokenBlock != 0 && c.TokenBlock < 8192 {
+		return lease.Invalid("token_block", fmt.Sprintf("is %d", c.TokenBlock), "use at least 8192")
+	}
+	if c.Clock == nil {
+		c.Clock = clock.System()
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Witness == nil || c.SaveWitness == nil {
+		return lease.Invalid("witness", "is not set", "load it from its file, or start an empty one")
+	}
+	return c.Policy.Validate()
+}

@@ -1,0 +1,316 @@
+//writ:core
+
+package quorum
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/audit"
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/clock"
+)
+
+// loaded takes the state of the new term and goes the short way to serving, or, if the state is foreign, the long one.
+func (e *Engine) loaded(m lease.Moment, ev Loaded) {
+	if e.role != Loading || ev.Attempt != e.attempt {
+		return
+	}
+	if ev.Err != nil {
+		e.becomeFollower(m, m.Now.Add(e.config.RetryClaim))
+		return
+	}
+	e.loadedAt, e.state = m.Now, ev
+	e.members, e.nodes, e.own = ev.Members, ev.Nodes, ev.Own
+	reason := e.foreign(ev.Identity, ev.Revision)
+	if ev.Identity != nil {
+		e.identity = proto.CloneOf(ev.Identity)
+	} else {
+		e.identity = &writv1.IdentityRecord{Cluster: e.config.Cluster, Members: e.memberMap()}
+	}
+	switch {
+	case e.identity.Cluster != e.config.Cluster:
+		e.effects.Warning = fmt.Sprintf("the replicated state is of cluster %q, this node is configured for %q: it will not decide", e.identity.Cluster, e.config.Cluster)
+		e.becomeFollower(m, clock.Never)
+	case e.identity.Recovery != nil:
+		e.role = Recovering
+	case reason != "":
+		e.becomeRecovering(m, reason)
+	default:
+		if ev.Identity == nil {
+			e.identity.Incarnation, e.identity.Epoch = e.nonce, 1
+		}
+		e.becomeReserving(m, nil)
+	}
+}
+
+// becomeReserving commits a fresh block of tokens under the new term, and what else this node's configuration implies.
+func (e *Engine) becomeReserving(m lease.Moment, finished *writv1.Recovery) {
+	e.role = Reserving
+	e.table = lease.NewTable(e.config.Table, e.epoch())
+	for i := range e.state.Leases {
+		rec := e.state.Leases[i]
+		e.table.Load(m, rec, e.state.Checkpoints[rec.Resource])
+	}
+	e.state = Loaded{}
+	first := e.identity.Ceiling + 1
+	e.identity.Ceiling += e.config.TokenBlock
+	e.table.Allow(first, first-1)
+	e.reserved = e.identity.Ceiling
+	e.identity.MaxTtlMs = max(e.identity.MaxTtlMs, e.config.Table.Policy.LongestTTL().Milliseconds())
+	if e.identity.Pending != nil || finished != nil {
+		// Whoever announced the change of membership is gone: what the store says happened, happened.
+		e.identity.Pending, e.identity.Members = nil, e.memberMap()
+	}
+	e.dirtyID = true
+	e.send(nil, e.writes())
+}
+
+func (e *Engine) becomeServing(m lease.Moment, ceiling uint64) {
+	e.assertRole(Reserving)
+	if ceiling < e.reserved {
+		return
+	}
+	e.role = Serving
+	e.table.Extend(e.reserved)
+	e.reserved = 0
+}
+
+func (e *Engine) epoch() fence.Epoch { return fence.Epoch(e.identity.Epoch) }
+
+// foreign says why the state may be another history than the one that tokens were handed out from; empty if nothing says
+// so. Evidence comes from outside of the state: what nodes remember, and the membership of the store.
+func (e *Engine) foreign(id *writv1.IdentityRecord, revision int64) string {
+	if reason := foreignTo(id, revision, e.own); reason != "" {
+		return reason
+	}
+	for _, n := range e.nodes {
+		if reason := foreignTo(id, revision, n.Witness); reason != "" {
+			return reason
+		}
+	}
+	if id == nil {
+		return ""
+	}
+	return e.strangers(id)
+}
+
+func foreignTo(id *writv1.IdentityRecord, revision int64, w *writv1.WitnessRecord) string {
+	switch {
+	case w == nil:
+		return ""
+	case w.Foreign != "" && (id == nil || w.Epoch >= id.Epoch):
+		return fmt.Sprintf("node %s: %s", w.Node, w.Foreign)
+	case id == nil && w.Epoch > 0:
+		return fmt.Sprintf("the state is empty, but node %s remembers epoch %d", w.Node, w.Epoch)
+	case id == nil:
+		return ""
+	case w.Epoch > id.Epoch:
+		return fmt.Sprintf("the state is of epoch %d, but node %s remembers epoch %d", id.Epoch, w.Node, w.Epoch)
+	case w.Epoch < id.Epoch || w.Incarnation == "":
+		return ""
+	case w.Incarnation != id.Incarnation:
+		return fmt.Sprintf("the state is incarnation %s of epoch %d, but node %s remembers incarnation %s of it", id.Incarnation, id.Epoch, w.Node, w.Incarnation)
+	case w.Ceiling > id.Ceiling:
+		return fmt.Sprintf("the state's token ceiling is %d, but node %s remembers %d", id.Ceiling, w.Node, w.Ceiling)
+	case w.Revision > revision:
+		return fmt.Sprintf("the state is at revision %d, but node %s remembers %d", revision, w.Node, w.Revision)
+	}
+	return ""
+}
+
+// strangers compares the store's membership with what this history committed.
+func (e *Engine) strangers(id *writv1.IdentityRecord) string {
+	known := make(map[uint64]bool, len(id.Members))
+	for _, name := range slices.Sorted(maps.Keys(id.Members)) {
+		known[id.Members[name]] = true
+	}
+	missing := len(known)
+	for _, member := range e.members {
+		if known[member.ID] {
+			missing--
+			continue
+		}
+		if p := id.Pending; p == nil || !p.Add || !slices.Contains(member.PeerURLs, p.PeerUrl) {
+			return fmt.Sprintf("member %x (%s) was not admitted by this quorum", member.ID, strings.Join(member.PeerURLs, ","))
+		}
+	}
+	if p := id.Pending; missing == 1 && p != nil && !p.Add && known[p.MemberId] {
+		return ""
+	}
+	if missing > 0 {
+		return fmt.Sprintf("%d members left without being removed by this quorum", missing)
+	}
+	return ""
+}
+
+func (e *Engine) memberMap() map[string]uint64 {
+	names := make(map[uint64]string, len(e.nodes))
+	for _, n := range e.nodes {
+		names[n.MemberId] = n.Name
+	}
+	members := make(map[string]uint64, len(e.members))
+	for _, member := range e.members {
+		name := member.Name
+		if name == "" {
+			name = names[member.ID]
+		}
+		if name == "" {
+			name = fmt.Sprintf("%x", member.ID)
+		}
+		members[name] = member.ID
+	}
+	return members
+}
+
+func (e *Engine) becomeRecovering(m lease.Moment, reason string) {
+	e.role = Recovering
+	e.identity.Recovery = &writv1.Recovery{Id: e.nonce, Reason: reason}
+	e.effects.Warning = "foreign state: " + reason + "; the epoch will be raised above every witness before anything is granted"
+	e.audit(m, audit.Record{Actor: "node/" + e.config.Node, Action: "quorum.foreign-state", Target: e.config.Cluster, Reason: reason})
+	e.send(nil, e.takeWrites())
+}
+
+// recover goes as far on the way to the new epoch as what is known allows.
+func (e *Engine) recover(m lease.Moment) {
+	if e.round != nil {
+		return
+	}
+	if len(e.queue) > 0 {
+		var replies []lease.Reply
+		for _, s := range e.queue {
+			replies = append(replies, e.changeMembers(m, s))
+		}
+		e.queue = nil
+		e.send(replies, e.takeWrites())
+		return
+	}
+	r := e.identity.Recovery
+	if !r.EpochRaised {
+		if e.await("has not shown its witness", func(n *writv1.NodeRecord) bool { return n.RecoveryId == r.Id }) {
+			e.raiseEpoch(m)
+		}
+		return
+	}
+	if !e.await("has not witnessed the new epoch", func(n *writv1.NodeRecord) bool {
+		return n.Witness.GetEpoch() == e.identity.Epoch && n.Witness.GetIncarnation() == e.identity.Incarnation
+	}) {
+		return
+	}
+	e.waitUntil = e.loadedAt.Add(time.Duration(e.identity.MaxTtlMs) * time.Millisecond)
+	if m.Now < e.waitUntil {
+		e.waitFor = "every lease that may have been granted before runs out"
+		return
+	}
+	e.audit(m, audit.Record{Actor: "node/" + e.config.Node, Action: "quorum.recovered", Target: e.config.Cluster, Reason: r.Reason})
+	e.identity.Recovery, e.waitFor, e.waitUntil = nil, "", clock.Never
+	e.becomeReserving(m, r)
+}
+
+// await says whether every member's node fulfils the condition, and if not, notes which one does not.
+func (e *Engine) await(what string, done func(*writv1.NodeRecord) bool) bool {
+	e.waitUntil = clock.Never
+	for _, member := range e.members {
+		i := slices.IndexFunc(e.nodes, func(n *writv1.NodeRecord) bool { return n.MemberId == member.ID })
+		if i < 0 || !done(e.nodes[i]) {
+			name := member.Name
+			if name == "" {
+				name = fmt.Sprintf("%x", member.ID)
+			}
+			e.waitFor = fmt.Sprintf("node %s %s; start it, or remove it with: writ quorum member remove %s", name, what, name)
+			return false
+		}
+	}
+	return true
+}
+
+// raiseEpoch commits an epoch above everything that any member remembers.
+func (e *Engine) raiseEpoch(m lease.Moment) {
+	highest := max(e.identity.Epoch, e.own.GetEpoch())
+	longest := max(e.identity.MaxTtlMs, e.config.Table.Policy.LongestTTL().Milliseconds(), e.own.GetMaxTtlMs())
+	for _, n := range e.nodes {
+		highest = max(highest, n.Witness.GetEpoch())
+		longest = max(longest, n.Witness.GetMaxTtlMs())
+	}
+	next, err := fence.Epoch(highest).Next()
+	if err != nil {
+		e.waitFor = fmt.Sprintf("no epoch is left above %d", highest)
+		return
+	}
+	e.audit(m, audit.Record{
+		Actor: "node/" + e.config.Node, Action: "quorum.raise-epoch", Target: e.config.Cluster, Reason: e.identity.Recovery.Reason,
+		Detail: map[string]string{"from": fmt.Sprint(e.identity.Epoch), "to": fmt.Sprint(next), "incarnation": e.identity.Recovery.Id},
+	})
+	e.identity.Epoch, e.identity.Incarnation, e.identity.Ceiling = uint32(next), e.identity.Recovery.Id, 0
+	e.identity.MaxTtlMs, e.identity.Recovery.EpochRaised = longest, true
+	e.identity.Members, e.identity.Pending = e.memberMap(), nil
+	e.dirtyID = true
+	e.send(nil, e.takeWrites())
+}
+
+// nodesChanged hears what the nodes announce. A witness that contradicts the state, however late, ends the term: the next
+// one starts with a recovery.
+func (e *Engine) nodesChanged(m lease.Moment, ev NodesChanged) {
+	e.nodes, e.members = ev.Nodes, ev.Members
+	if e.role != Serving {
+		return
+	}
+	if reason := e.foreignWitness(); reason != "" {
+		e.effects.Warning = "a witness contradicts the state: " + reason
+		e.becomeFollower(m, m.Now)
+	}
+}
+
+func (e *Engine) foreignWitness() string {
+	const anyRevision = 1<<63 - 1
+	for _, n := range e.nodes {
+		if reason := foreignTo(e.identity, anyRevision, n.Witness); reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+// BeginMemberChange announces a change of membership before the store is asked for it, so that a coordinator that finds
+// the changed membership knows that it is no stranger's.
+type BeginMemberChange struct {
+	Actor  lease.Principal
+	Change *writv1.MemberChange
+}
+
+// EndMemberChange commits the membership that resulted, by node name.
+type EndMemberChange struct {
+	Members map[string]uint64
+	Removed string // node whose record is to be dropped
+}
+
+func (e *Engine) changeMembers(m lease.Moment, s Submit) lease.Reply {
+	switch c := s.Command.(type) {
+	case BeginMemberChange:
+		if p := e.identity.Pending; p != nil && !proto.Equal(p, c.Change) {
+			return lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonConflict, "another change of membership is under way (%s)", p.Name)}
+		}
+		e.identity.Pending = c.Change
+		action := "quorum.member-remove"
+		if c.Change.Add {
+			action = "quorum.member-add"
+		}
+		e.audit(m, audit.Record{Actor: string(c.Actor), Action: action, Target: c.Change.Name, Detail: map[string]string{"peer_url": c.Change.PeerUrl}})
+	case EndMemberChange:
+		e.identity.Pending, e.identity.Members = nil, c.Members
+		e.dirtyID = true
+		if c.Removed != "" {
+			e.extra = append(e.extra, Write{Key: NodeKey(c.Removed)})
+		}
+	default:
+		return lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonInternal, "unknown command %T", s.Command)}
+	}
+	return lease.Reply{ID: s.ID}
+}

@@ -1,0 +1,243 @@
+//writ:core
+
+package quorum
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/writ-io/writ/audit"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/clock"
+)
+
+// Limits of what one round decides, well within what one commit may hold: an estimate must not overshoot.
+const (
+	roundRecords = 1024
+	roundExpired = 3072
+	roundBytes   = MaxCommitBytes * 3 / 4
+)
+
+func (e *Engine) submit(s Submit) {
+	switch {
+	case e.role == Follower:
+		e.refuse(s.ID, lease.Errorf(lease.ReasonNotCoordinator, "node %s does not decide at the moment", e.config.Node))
+	case e.role == Recovering && isLeaseCommand(s.Command):
+		e.refuse(s.ID, e.recoveringError())
+	case len(e.queue) >= e.config.MaxQueue:
+		e.refuse(s.ID, lease.Errorf(lease.ReasonLimit, "%d requests wait for the coordinator already", len(e.queue)))
+	default:
+		e.queue = append(e.queue, s)
+	}
+}
+
+func isLeaseCommand(command any) bool {
+	_, ok := command.(lease.Command)
+	return ok
+}
+
+func (e *Engine) recoveringError() *lease.Error {
+	err := lease.Errorf(lease.ReasonRecovering, "the quorum was rebuilt (%s) and grants nothing until %s", e.identity.Recovery.GetReason(), e.waitFor)
+	if until := e.waitUntil; until != clock.Never {
+		err.RetryAfter = until.Sub(e.now)
+	}
+	return err
+}
+
+func (e *Engine) abandoned(m lease.Moment, id lease.CallID) {
+	for i := range e.queue {
+		if e.queue[i].ID == id {
+			e.queue = append(e.queue[:i], e.queue[i+1:]...)
+			return
+		}
+	}
+	if e.table != nil {
+		e.table.Step(m, lease.Gone{ID: id})
+	}
+}
+
+func (e *Engine) refuse(id lease.CallID, err *lease.Error) {
+	e.effects.Replies = append(e.effects.Replies, lease.Reply{ID: id, Err: err})
+}
+
+// startRound decides everything that waits and what is due, and sends it off as one commit or one confirm.
+func (e *Engine) startRound(m lease.Moment) {
+	if e.round != nil {
+		return
+	}
+	var replies []lease.Reply
+	taken := 0
+	for taken < len(e.queue) && e.table.DirtyCount() < roundRecords && e.table.DirtyBytes() < roundBytes/2 && e.table.TokensLeft() > roundRecords {
+		replies = e.decide(m, e.queue[taken], replies)
+		taken++
+	}
+	e.queue = append(e.queue[:0], e.queue[taken:]...)
+	if e.table.TokensLeft() > roundExpired {
+		replies = append(replies, e.table.Step(m, lease.Tick{MaxWrites: roundExpired, MaxBytes: roundBytes}).Replies...)
+	}
+	e.reserve()
+	e.send(replies, e.writes())
+}
+
+// decide steps the table by one request and collects its answers.
+func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease.Reply {
+	command, ok := s.Command.(lease.Command)
+	if !ok {
+		return append(replies, e.changeMembers(m, s))
+	}
+	if c, ok := command.(lease.Acquire); ok && e.overQuota && !e.table.Known(c.Resource) {
+		return append(replies, lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonLimit,
+			"the quorum's storage has reached its soft quota: no new resources until records are forgotten or the quota is raised")})
+	}
+	out := e.table.Step(m, lease.Request{ID: s.ID, Intake: s.Intake, Command: command}).Replies
+	if c, ok := command.(lease.ForceRelease); ok && len(out) == 1 && out[0].Err == nil {
+		info, _ := out[0].Value.(lease.Info)
+		e.audit(m, audit.Record{
+			Actor: string(c.Principal), Action: "lease.force-release", Target: string(c.Resource), Reason: c.Reason,
+			Detail: map[string]string{"token": info.Token.Decimal(), "holder": info.Holder.String(), "remaining": info.Remaining.String()},
+		})
+	}
+	return append(replies, out...)
+}
+
+// audit puts a record into the commit of this round, beside what it tells.
+func (e *Engine) audit(m lease.Moment, r audit.Record) {
+	r.At = m.Wall
+	head := audit.Head{Sequence: e.identity.AuditSequence, Hash: e.identity.AuditHash}
+	stored, next, err := audit.Append(head, r)
+	if err != nil {
+		panic(fmt.Sprintf("quorum: %v", err))
+	}
+	e.identity.AuditSequence, e.identity.AuditHash = next.Sequence, next.Hash
+	e.extra = append(e.extra, Write{Key: AuditKey(next.Sequence), Value: stored})
+	e.dirtyID = true
+}
+
+// reserve raises the ceiling when half of a block is left. The new tokens may be handed out when the commit has been
+// applied and this node's witness knows of it.
+func (e *Engine) reserve() {
+	if e.reserved != 0 || e.table.TokensLeft() >= e.config.TokenBlock/2+roundRecords {
+		return
+	}
+	e.identity.Ceiling += e.config.TokenBlock
+	e.reserved = e.identity.Ceiling
+	e.dirtyID = true
+}
+
+// writes collects what the decisions changed, one write per key.
+func (e *Engine) writes() []Write {
+	var writes []Write
+	e.table.Dirty(func(c lease.Change) { writes = appendChange(writes, c) })
+	return append(writes, e.takeWrites()...)
+}
+
+// takeWrites collects what changed beside the table.
+func (e *Engine) takeWrites() []Write {
+	writes := e.extra
+	e.extra = nil
+	if e.dirtyID {
+		e.dirtyID = false
+		writes = append(writes, identityWrite(e.identity))
+	}
+	return writes
+}
+
+// appendChange turns one changed record into its writes. A checkpoint stands under a key of its own: it may be 64 KiB,
+// and most changes of the record leave it alone.
+func appendChange(writes []Write, c lease.Change) []Write {
+	if c.CheckpointChanged {
+		w := Write{Key: CheckpointKey(c.Resource)}
+		if len(c.Checkpoint) > 0 {
+			w.Value = c.Checkpoint
+		}
+		writes = append(writes, w)
+	}
+	w := Write{Key: LeaseKey(c.Resource)}
+	if c.Record != nil {
+		value, err := c.Record.AppendBinary(nil)
+		if err != nil {
+			panic(fmt.Sprintf("quorum: record of %q: %v", c.Resource, err))
+		}
+		w.Value = value
+	}
+	return append(writes, w)
+}
+
+func identityWrite(id proto.Message) Write {
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(id)
+	if err != nil {
+		panic(fmt.Sprintf("quorum: identity record: %v", err))
+	}
+	return Write{Key: KeyIdentity, Value: value}
+}
+
+// send starts a round if there is anything to commit or to answer.
+func (e *Engine) send(replies []lease.Reply, writes []Write) {
+	if len(replies) == 0 && len(writes) == 0 {
+		return
+	}
+	r := &round{number: e.nextRound(), replies: replies, commit: len(writes) > 0}
+	if e.reserved != 0 && r.commit {
+		r.ceiling = e.identity.Ceiling
+	}
+	e.round = r
+	e.effects.Round, e.effects.Term = r.number, e.term
+	e.effects.Commit, e.effects.Confirm = writes, !r.commit
+}
+
+func (e *Engine) nextRound() uint64 {
+	e.rounds++
+	return e.rounds
+}
+
+func (e *Engine) roundDone(m lease.Moment, ev RoundDone) {
+	r := e.round
+	if r == nil || r.number != ev.Round {
+		return
+	}
+	if ev.Err != nil {
+		e.roundFailed(m, r, ev.Err)
+		return
+	}
+	e.round = nil
+	e.effects.Replies = append(e.effects.Replies, r.replies...)
+	if r.ceiling != 0 {
+		e.effects.Witness = &Witnessed{Epoch: e.epoch(), Ceiling: r.ceiling}
+	}
+}
+
+// roundFailed gives the term up, in every case: what was decided is in the table and not in the store.
+func (e *Engine) roundFailed(m lease.Moment, r *round, err error) {
+	e.round = nil
+	switch {
+	case errors.Is(err, ErrDeposed):
+		e.fail(r, lease.Errorf(lease.ReasonNotCoordinator, "another node has taken over"))
+	case errors.Is(err, ErrNoSpace):
+		e.effects.Warning = "the store refuses writes: its storage quota is exceeded"
+		e.fail(r, lease.Errorf(lease.ReasonNoQuorum, "the quorum's storage is full; nothing was changed"))
+	case errors.Is(err, ErrTooLarge):
+		e.effects.Warning = "a round exceeded the limits of a commit: " + err.Error()
+		e.fail(r, lease.Errorf(lease.ReasonNoQuorum, "the request was part of a round that is too large; nothing was changed"))
+	case !r.commit:
+		e.fail(r, lease.Errorf(lease.ReasonNoQuorum, "no majority confirmed the coordinator; nothing was changed"))
+	default:
+		e.fail(r, lease.Errorf(lease.ReasonUnknownOutcome, "the commit's outcome is not known; ask again with the same request id"))
+	}
+	e.becomeFollower(m, m.Now.Add(e.config.RetryClaim))
+}
+
+func (e *Engine) witnessed(m lease.Moment, ev Witnessed) {
+	if e.identity == nil || ev.Epoch != e.epoch() {
+		return
+	}
+	if e.role == Reserving {
+		e.becomeServing(m, ev.Ceiling)
+		return
+	}
+	if e.table != nil && e.reserved != 0 && ev.Ceiling >= e.reserved {
+		e.table.Extend(e.reserved)
+		e.reserved = 0
+	}
+}

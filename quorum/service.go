@@ -1,0 +1,364 @@
+package quorum
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/clock"
+)
+
+// Service is one node: the shell around the engine, the node's view of the state, and what the node tells the others. It
+// carries the engine's effects out on the store and brings the results back, in one loop.
+type Service struct {
+	config Config
+	member Member
+	view   *view
+	logger hclog.Logger
+	clock  clock.Clock
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	nextID atomic.Uint64
+	wake   chan struct{} // capacity 1: the inbox is not empty
+
+	mu    sync.Mutex
+	inbox []inboxItem
+	open  map[lease.CallID]*call
+	// Owned by the loop, published for Status.
+	role    Role
+	held    int
+	waitFor string
+	until   clock.Instant
+	stopped bool
+
+	rounds  chan roundWork
+	results chan EngineEvent
+
+	witnessMu sync.Mutex
+	witness   *writv1.WitnessRecord
+}
+
+// call is a request that waits for its answer.
+type call struct{ reply chan lease.Reply }
+
+type inboxItem struct {
+	submit    Submit
+	abandoned lease.CallID // not 0: instead of submit
+}
+
+type roundWork struct {
+	number  uint64
+	term    Term
+	commit  []Write
+	confirm bool
+}
+
+// Start runs a node on its member of the store. The member stays the caller's to close, after the service.
+func Start(config Config, member Member) (*Service, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Service{
+		config: config, member: member, logger: config.Logger, clock: config.Clock, ctx: ctx, cancel: cancel,
+		wake: make(chan struct{}, 1), open: make(map[lease.CallID]*call), until: clock.Never,
+		rounds: make(chan roundWork, 1), results: make(chan EngineEvent, 16), witness: config.Witness,
+	}
+	s.view = newView(member, config.Logger.Named("view"))
+	s.own(func() { s.view.run(ctx, s.pause) })
+	s.own(s.loop)
+	s.own(s.work)
+	s.own(s.herald)
+	s.own(s.keepHouse)
+	return s, nil
+}
+
+// own runs f as a goroutine that Close joins.
+func (s *Service) own(f func()) {
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		f()
+	}()
+}
+
+// pause waits a little before a retry; false when the service stops.
+func (s *Service) pause(ctx context.Context) bool {
+	t := s.clock.NewTimer(s.clock.Now().Add(50 * time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-t.C():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Close stops the node: open requests are answered with NOT_COORDINATOR, so that callers turn to another node.
+func (s *Service) Close() {
+	s.cancel()
+	s.wg.Wait()
+	s.mu.Lock()
+	s.stopped = true
+	s.inbox = nil
+	s.mu.Unlock()
+	s.dropAll()
+}
+
+func (s *Service) moment() lease.Moment {
+	return lease.Moment{Now: s.clock.Now(), Wall: s.clock.Wall()}
+}
+
+// do hands a command to the engine and waits for its answer. When ctx ends first, whether it had its effect is unknown.
+func (s *Service) do(ctx context.Context, command any) (any, error) {
+	c := &call{reply: make(chan lease.Reply, 1)}
+	id := lease.CallID(s.nextID.Add(1))
+	s.mu.Lock()
+	if s.stopped || s.role == Follower {
+		s.mu.Unlock()
+		return nil, lease.ErrNotCoordinator
+	}
+	s.open[id] = c
+	// The intake is taken under the lock: requests stand in the inbox in the order of their intake.
+	s.inbox = append(s.inbox, inboxItem{submit: Submit{ID: id, Intake: s.clock.Now(), Command: command}})
+	s.mu.Unlock()
+	s.nudge()
+	select {
+	case r := <-c.reply:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Value, nil
+	case <-ctx.Done():
+		s.mu.Lock()
+		delete(s.open, id)
+		s.inbox = append(s.inbox, inboxItem{abandoned: id})
+		s.mu.Unlock()
+		s.nudge()
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (s *Service) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// loop is the only goroutine that touches the engine.
+func (s *Service) loop() {
+	engine := NewEngine(EngineConfig{
+		Node: s.config.Name, Cluster: s.config.Cluster, TokenBlock: s.config.TokenBlock,
+		Table:      lease.TableConfig{Policy: s.config.Policy, Retention: s.config.Retention},
+		RetryClaim: max(s.config.Election/10, 10*time.Millisecond),
+	})
+	timer := s.clock.NewTimer(clock.Never)
+	defer timer.Stop()
+	armed := clock.Never
+	leader, leadership := s.member.Leadership()
+	s.step(engine, Leadership{Leader: leader})
+	for {
+		select {
+		case <-s.wake:
+			s.drain(engine)
+		case ev := <-s.results:
+			// What has arrived goes into the round that this result makes room for.
+			s.drain(engine)
+			s.step(engine, ev)
+		case <-leadership:
+			leader, leadership = s.member.Leadership()
+			s.step(engine, Leadership{Leader: leader})
+		case <-timer.C():
+			armed = clock.Never
+			s.step(engine, Tick{})
+		case <-s.ctx.Done():
+			return
+		}
+		if next := engine.effects.Wake; next != armed {
+			armed = next
+			timer.Reset(next)
+		}
+	}
+}
+
+// drain takes in everything that has arrived, in order.
+func (s *Service) drain(engine *Engine) {
+	s.mu.Lock()
+	items := s.inbox
+	s.inbox = nil
+	s.mu.Unlock()
+	var submits Submits
+	for _, item := range items {
+		if item.abandoned == 0 {
+			submits = append(submits, item.submit)
+			continue
+		}
+		if len(submits) > 0 {
+			s.step(engine, submits)
+			submits = nil
+		}
+		s.step(engine, Abandoned{ID: item.abandoned})
+	}
+	if len(submits) > 0 {
+		s.step(engine, submits)
+	}
+}
+
+func (s *Service) step(engine *Engine, ev EngineEvent) {
+	was := engine.Role()
+	effects := engine.Step(s.moment(), ev)
+	s.perform(effects)
+	s.publish(engine, was)
+}
+
+func (s *Service) publish(engine *Engine, was Role) {
+	s.mu.Lock()
+	s.role, s.held = engine.Role(), engine.Held()
+	s.waitFor, s.until = engine.Waiting()
+	s.mu.Unlock()
+	if now := engine.Role(); now != was {
+		s.logger.Debug("role changed", "from", was, "to", now)
+		s.view.poke()
+	}
+}
+
+// perform carries effects out. Everything that blocks happens elsewhere and comes back as an event.
+func (s *Service) perform(e *Effects) {
+	if e.Warning != "" {
+		s.logger.Warn(e.Warning)
+	}
+	s.answer(e.Replies)
+	if e.DropAll {
+		s.dropAll()
+	}
+	switch {
+	case e.Claim != 0:
+		attempt := e.Claim
+		s.own(func() { s.claim(attempt) })
+	case e.Load != 0:
+		attempt, term := e.Load, e.Term
+		s.own(func() { s.load(attempt, term) })
+	case e.Commit != nil || e.Confirm:
+		w := roundWork{number: e.Round, term: e.Term, commit: e.Commit, confirm: e.Confirm}
+		select {
+		case s.rounds <- w:
+		default: // the worker is still busy with a round of a term that was given up
+			s.own(func() { s.carryOut(w) })
+		}
+	}
+	if w := e.Witness; w != nil {
+		witnessed := *w
+		s.own(func() { s.witnessCeiling(witnessed) })
+	}
+}
+
+func (s *Service) answer(replies []lease.Reply) {
+	if len(replies) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range replies {
+		if c := s.open[r.ID]; c != nil {
+			delete(s.open, r.ID)
+			c.reply <- r // capacity 1, answered once
+		}
+	}
+}
+
+// dropAll answers everything that is open: nothing of it has been decided, or its answer has left the engine already.
+func (s *Service) dropAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	waiting := make(map[lease.CallID]bool, len(s.inbox))
+	for _, item := range s.inbox {
+		waiting[item.submit.ID] = true
+	}
+	for id, c := range s.open {
+		if !waiting[id] {
+			delete(s.open, id)
+			c.reply <- lease.Reply{ID: id, Err: lease.ErrNotCoordinator}
+		}
+	}
+}
+
+func (s *Service) result(ev EngineEvent) {
+	select {
+	case s.results <- ev:
+	case <-s.ctx.Done():
+	}
+}
+
+// work carries out rounds.
+func (s *Service) work() {
+	for {
+		select {
+		case w := <-s.rounds:
+			s.carryOut(w)
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// carryOut commits or confirms. A round that has no outcome after two elections is unknown.
+func (s *Service) carryOut(w roundWork) {
+	ctx, cancel := context.WithTimeout(s.ctx, 2*s.config.Election)
+	defer cancel()
+	var err error
+	if w.confirm {
+		err = s.member.Confirm(ctx, w.term)
+	} else {
+		_, err = s.member.Commit(ctx, w.term, w.commit)
+	}
+	if err != nil {
+		s.logger.Debug("round failed", "commit", !w.confirm, "writes", len(w.commit), "error", err)
+	}
+	s.result(RoundDone{Round: w.number, Err: err})
+}
+
+func (s *Service) claim(attempt uint64) {
+	var nonce [12]byte
+	_, _ = rand.Read(nonce[:]) // never fails
+	value, err := proto.Marshal(&writv1.TermRecord{Node: s.config.Name, Nonce: uint64(s.clock.Wall().UnixNano())})
+	ctx, cancel := context.WithTimeout(s.ctx, 2*s.config.Election)
+	defer cancel()
+	var term Term
+	if err == nil {
+		term, err = s.member.Claim(ctx, value)
+	}
+	if err != nil {
+		s.logger.Debug("claim failed", "error", err)
+	}
+	s.result(Claimed{Attempt: attempt, Term: term, Nonce: hex.EncodeToString(nonce[:]), Err: err})
+}
+
+// load hands the state over once the view has delivered the claim's own event.
+func (s *Service) load(attempt uint64, term Term) {
+	ctx, cancel := context.WithTimeout(s.ctx, 4*s.config.Election)
+	defer cancel()
+	if err := s.view.reach(ctx, int64(term)); err != nil {
+		s.result(Loaded{Attempt: attempt, Err: err})
+		return
+	}
+	state, err := s.view.loadState()
+	r := s.view.roster()
+	state.Attempt, state.Err = attempt, err
+	state.Identity, state.Nodes, state.Members, state.Own = r.identity, sortedNodes(r.nodes), s.member.Members(), s.witnessed()
+	if err != nil {
+		s.logger.Error("the state is unreadable", "error", err)
+	}
+	s.result(state)
+}
