@@ -1,3 +1,5 @@
+//writ:core
+
 package lease
 
 import (
@@ -35,37 +37,37 @@ const (
 // Sentinels, to be matched with errors.Is. An *Error matches the sentinel of its reason.
 var (
 	// ErrHeld: somebody else holds the resource.
-	ErrHeld = &Error{Reason: ReasonHeld}
+	ErrHeld error = &Error{Reason: ReasonHeld}
 	// ErrNotHolder: the caller does not hold the grant that (resource, token) names.
-	ErrNotHolder = &Error{Reason: ReasonNotHolder}
+	ErrNotHolder error = &Error{Reason: ReasonNotHolder}
 	// ErrReleased: the grant, or the request, was released or cancelled before.
-	ErrReleased = &Error{Reason: ReasonReleased}
+	ErrReleased error = &Error{Reason: ReasonReleased}
 	// ErrExpired: the grant ran out, or was taken away.
-	ErrExpired = &Error{Reason: ReasonExpired}
+	ErrExpired error = &Error{Reason: ReasonExpired}
 	// ErrNotFound: nothing is known under that name.
-	ErrNotFound = &Error{Reason: ReasonNotFound}
+	ErrNotFound error = &Error{Reason: ReasonNotFound}
 	// ErrInvalid: a field of the request is unusable; Field and Fix say which and what would do.
-	ErrInvalid = &Error{Reason: ReasonInvalid}
+	ErrInvalid error = &Error{Reason: ReasonInvalid}
 	// ErrDenied: the policy does not allow it.
-	ErrDenied = &Error{Reason: ReasonDenied}
+	ErrDenied error = &Error{Reason: ReasonDenied}
 	// ErrUnauthenticated: the caller showed no usable identity.
-	ErrUnauthenticated = &Error{Reason: ReasonUnauthenticated}
+	ErrUnauthenticated error = &Error{Reason: ReasonUnauthenticated}
 	// ErrLimit: a rate, count or size limit is reached.
-	ErrLimit = &Error{Reason: ReasonLimit}
+	ErrLimit error = &Error{Reason: ReasonLimit}
 	// ErrNoQuorum: no majority answers; nothing was changed.
-	ErrNoQuorum = &Error{Reason: ReasonNoQuorum}
+	ErrNoQuorum error = &Error{Reason: ReasonNoQuorum}
 	// ErrNotCoordinator: the node that was asked does not decide at the moment.
-	ErrNotCoordinator = &Error{Reason: ReasonNotCoordinator}
+	ErrNotCoordinator error = &Error{Reason: ReasonNotCoordinator}
 	// ErrUnknownOutcome: the request may or may not have had its effect; ask again with the same request id.
-	ErrUnknownOutcome = &Error{Reason: ReasonUnknownOutcome}
+	ErrUnknownOutcome error = &Error{Reason: ReasonUnknownOutcome}
 	// ErrRecovering: the quorum was rebuilt and waits until every lease of before has run out.
-	ErrRecovering = &Error{Reason: ReasonRecovering}
+	ErrRecovering error = &Error{Reason: ReasonRecovering}
 	// ErrResync: a watch cannot be continued from that point.
-	ErrResync = &Error{Reason: ReasonResync}
+	ErrResync error = &Error{Reason: ReasonResync}
 	// ErrNotGuarded: no guard has proved that it refuses the holder.
-	ErrNotGuarded = &Error{Reason: ReasonNotGuarded}
+	ErrNotGuarded error = &Error{Reason: ReasonNotGuarded}
 	// ErrConflict: another change of the same thing is under way.
-	ErrConflict = &Error{Reason: ReasonConflict}
+	ErrConflict error = &Error{Reason: ReasonConflict}
 )
 
 // Error is every error of the lease API. Fields that do not apply are zero.

@@ -1,3 +1,5 @@
+//writ:core
+
 package lease
 
 import (

@@ -1,3 +1,5 @@
+//writ:core
+
 package quorum
 
 import (

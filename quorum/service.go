@@ -289,7 +289,7 @@ func (s *Service) dropAll() {
 	for id, c := range s.open {
 		if !waiting[id] {
 			delete(s.open, id)
-			c.reply <- lease.Reply{ID: id, Err: lease.ErrNotCoordinator}
+			c.reply <- lease.Reply{ID: id, Err: lease.Errorf(lease.ReasonNotCoordinator, "node %s has stopped deciding", s.config.Name)}
 		}
 	}
 }

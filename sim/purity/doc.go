@@ -30,7 +30,7 @@
 //   - range over a map without //writ:unordered; maps.Keys, Values and All
 //     unless they go straight into slices.Sorted or one of its siblings
 //   - package-level variables, except blank ones and error sentinels made by
-//     errors.New or fmt.Errorf; assigning to any package-level variable or
+//     errors.New, fmt.Errorf or as &T{…}; assigning to any package-level variable or
 //     taking its address; func init
 //   - imports of packages that lock, wait, communicate, draw random numbers or
 //     expose memory (see deniedImports), and of modules other than this one and

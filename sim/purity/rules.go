@@ -60,7 +60,13 @@ func (in *inspector) isSentinel(name *ast.Ident, spec *ast.ValueSpec, i int) boo
 	if obj == nil || !isError(obj.Type()) || len(spec.Values) != len(spec.Names) {
 		return false
 	}
-	call, ok := ast.Unparen(spec.Values[i]).(*ast.CallExpr)
+	value := ast.Unparen(spec.Values[i])
+	// A variable of type error that holds &T{…} can be compared with and not changed through.
+	if address, ok := value.(*ast.UnaryExpr); ok && address.Op == token.AND {
+		_, literal := ast.Unparen(address.X).(*ast.CompositeLit)
+		return literal
+	}
+	call, ok := value.(*ast.CallExpr)
 	if !ok {
 		return false
 	}
