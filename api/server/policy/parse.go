@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -100,7 +101,7 @@ func decode(data []byte) (*document, error) {
 	}
 	if len(seen.Unused) > 0 {
 		slices.Sort(seen.Unused)
-		return nil, lease.Invalid(seen.Unused[0], "is not a known key", "remove or correct it")
+		return nil, lease.Invalid(cmp.Or(seen.Unused[0], `""`), "is not a known key", "remove or correct it")
 	}
 	return &doc, nil
 }
