@@ -46,7 +46,7 @@ type Config struct {
 // Signer signs writs and shows the public keys that verify them.
 type Signer interface {
 	Sign(fence.Writ) (string, error)
-	JWKS() ([]byte, error)
+	Keys() fence.KeySet
 }
 
 // Validate fills defaults in and checks bounds; the error names the field and the fix.

@@ -126,7 +126,7 @@ func (s *Service) witnessCeiling(w Witnessed) {
 
 // announce tells the quorum what this node is and remembers, if it has not been told so.
 func (s *Service) announce(r roster) bool {
-	jwks, err := s.config.Keys.JWKS()
+	jwks, err := s.config.Keys.Keys().MarshalJWKS()
 	if err != nil {
 		s.logger.Error("no public keys to announce", "error", err)
 	}

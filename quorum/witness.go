@@ -90,6 +90,15 @@ func (w Witness) Record() *writv1.WitnessRecord {
 	}
 }
 
+// WitnessFromRecord reads what Record wrote.
+func WitnessFromRecord(r *writv1.WitnessRecord) Witness {
+	return Witness{
+		Cluster: r.Cluster, Node: r.Node, MemberID: r.MemberId, Incarnation: r.Incarnation, Epoch: fence.Epoch(r.Epoch),
+		Ceiling: r.Ceiling, RaftTerm: r.RaftTerm, AppliedIndex: r.AppliedIndex, Revision: r.Revision,
+		MaxTTL: time.Duration(r.MaxTtlMs) * time.Millisecond, Foreign: r.Foreign,
+	}
+}
+
 // Advance answers w with all that seen knows beyond it. Both must be of the same cluster, node and member, and of the
 // same incarnation unless seen's epoch is higher; otherwise the error is ErrWitnessLowered: see Rebase.
 //
