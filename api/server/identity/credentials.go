@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -96,7 +98,52 @@ func (c clientCredentials) ClientHandshake(ctx context.Context, authority string
 	if err != nil {
 		host = authority
 	}
-	return credentials.NewTLS(c.source.ClientConfig(host)).ClientHandshake(ctx, authority, raw)
+	conn, info, err := credentials.NewTLS(c.source.ClientConfig(host)).ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	if conn, err = hearVerdict(conn); err != nil {
+		return nil, nil, err
+	}
+	return conn, info, nil
+}
+
+// verdictTimeout bounds the wait for a server's first byte. Not every HTTP/2 server speaks before its client does.
+const verdictTimeout = time.Second
+
+// hearVerdict waits for the server's first byte. With TLS 1.3 a client is done before the server has judged its
+// certificate; if it writes at once, a refusal becomes a broken pipe, and the alert that says why is lost.
+func hearVerdict(conn net.Conn) (net.Conn, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(verdictTimeout)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	heard := &heardConn{Conn: conn}
+	n, err := conn.Read(heard.first[:])
+	heard.unread = n > 0
+	var late net.Error
+	if err != nil && !(errors.As(err, &late) && late.Timeout()) {
+		return nil, errors.Join(fmt.Errorf("the server refused the connection: %w", err), conn.Close())
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return heard, nil
+}
+
+// heardConn gives the first byte back. It has one reader at a time, as connections of gRPC do.
+type heardConn struct {
+	net.Conn
+	first  [1]byte
+	unread bool
+}
+
+func (c *heardConn) Read(b []byte) (int, error) {
+	if c.unread && len(b) > 0 {
+		c.unread = false
+		b[0] = c.first[0]
+		return 1, nil
+	}
+	return c.Conn.Read(b)
 }
 
 func (c clientCredentials) Clone() credentials.TransportCredentials {

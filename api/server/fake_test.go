@@ -1,0 +1,222 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/quorum"
+)
+
+// fakeQuorum answers what a test scripts; what is not scripted succeeds plainly. It decides if it is its own coordinator.
+type fakeQuorum struct {
+	name string
+
+	onAcquire func(context.Context, lease.Acquire) (lease.AcquireOutcome, error)
+	onRelease func(lease.Release) error
+	onRenew   func(context.Context, []lease.Renew) ([]lease.RenewOutcome, error)
+	onGet     func(lease.Resource, quorum.Consistency) (lease.Info, error)
+	onWatch   func(ctx context.Context, prefix, resume string, deliver func(quorum.WatchEvent) error) error
+	onList    func(quorum.ListQuery) (quorum.ListPage, error)
+
+	mu          sync.Mutex
+	coordinator quorum.Node // guarded by mu
+	changed     chan struct{}
+	nodes       []quorum.Node // guarded by mu
+	notReady    string        // guarded by mu
+	signer      *fence.Signer
+}
+
+var _ Quorum = (*fakeQuorum)(nil)
+
+func newFake(name string) *fakeQuorum {
+	signer, err := fence.GenerateSigner()
+	if err != nil {
+		panic(err)
+	}
+	jwks, err := signerKeys(signer)
+	if err != nil {
+		panic(err)
+	}
+	self := quorum.Node{Name: name, JWKS: jwks}
+	return &fakeQuorum{name: name, coordinator: self, changed: make(chan struct{}), nodes: []quorum.Node{self}, signer: signer}
+}
+
+func signerKeys(s *fence.Signer) (string, error) {
+	set, err := fence.NewKeySet(s.Public())
+	if err != nil {
+		return "", err
+	}
+	data, err := set.MarshalJWKS()
+	return string(data), err
+}
+
+// setCoordinator makes n the one that decides; the zero Node: nobody.
+func (q *fakeQuorum) setCoordinator(n quorum.Node) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.coordinator = n
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+func (q *fakeQuorum) setNodes(nodes ...quorum.Node) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.nodes = nodes
+}
+
+func (q *fakeQuorum) setNotReady(reason string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.notReady = reason
+}
+
+func (q *fakeQuorum) decides() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.coordinator.Name == q.name {
+		return nil
+	}
+	return lease.Errorf(lease.ReasonNotCoordinator, "%s does not decide", q.name)
+}
+
+func token(n uint64) fence.Token {
+	t, err := fence.NewToken(1, n)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+var grantedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func grantOf(cmd lease.Acquire) lease.AcquireOutcome {
+	return lease.AcquireOutcome{Grant: &lease.Grant{
+		Resource: cmd.Resource, Token: token(7), TTL: cmd.TTL, GrantedAt: grantedAt, RequestID: cmd.RequestID,
+		Holder: lease.Holder{Principal: cmd.Principal, Instance: cmd.Instance, Region: cmd.Region},
+	}}
+}
+
+func (q *fakeQuorum) Acquire(ctx context.Context, cmd lease.Acquire) (lease.AcquireOutcome, error) {
+	if err := q.decides(); err != nil {
+		return lease.AcquireOutcome{}, err
+	}
+	if q.onAcquire != nil {
+		return q.onAcquire(ctx, cmd)
+	}
+	return grantOf(cmd), nil
+}
+
+func (q *fakeQuorum) CancelAcquire(context.Context, lease.CancelAcquire) (fence.Token, error) {
+	return token(7), q.decides()
+}
+
+func (q *fakeQuorum) Renew(ctx context.Context, cmds []lease.Renew) ([]lease.RenewOutcome, error) {
+	if err := q.decides(); err != nil {
+		return nil, err
+	}
+	if q.onRenew != nil {
+		return q.onRenew(ctx, cmds)
+	}
+	return make([]lease.RenewOutcome, len(cmds)), nil
+}
+
+func (q *fakeQuorum) Release(_ context.Context, cmd lease.Release) error {
+	if err := q.decides(); err != nil {
+		return err
+	}
+	if q.onRelease != nil {
+		return q.onRelease(cmd)
+	}
+	return nil
+}
+
+func (q *fakeQuorum) Checkpoint(context.Context, lease.Checkpoint) error { return q.decides() }
+
+func (q *fakeQuorum) ForceRelease(_ context.Context, cmd lease.ForceRelease) (lease.Info, error) {
+	return lease.Info{Resource: cmd.Resource, State: lease.Ending, Token: token(7)}, q.decides()
+}
+
+func (q *fakeQuorum) Inspect(_ context.Context, cmd lease.Inspect) (lease.Info, error) {
+	if err := q.decides(); err != nil {
+		return lease.Info{}, err
+	}
+	if cmd.Token != 0 && cmd.Token != token(7) {
+		return lease.Info{}, lease.Errorf(lease.ReasonNotHolder, "%s does not hold %s", cmd.Principal, cmd.Resource)
+	}
+	return lease.Info{
+		Resource: cmd.Resource, State: lease.Held, Token: token(7), Holder: lease.Holder{Principal: cmd.Principal},
+		GrantedAt: grantedAt, RequestID: "r1", Remaining: time.Second, Waiters: 3,
+	}, nil
+}
+
+func (q *fakeQuorum) Get(_ context.Context, resource lease.Resource, c quorum.Consistency) (lease.Info, error) {
+	if q.onGet != nil {
+		return q.onGet(resource, c)
+	}
+	return lease.Info{Resource: resource, State: lease.Held, Token: token(7), TTL: 10 * time.Second, Revision: 42}, nil
+}
+
+func (q *fakeQuorum) List(_ context.Context, query quorum.ListQuery) (quorum.ListPage, error) {
+	if q.onList != nil {
+		return q.onList(query)
+	}
+	return quorum.ListPage{Leases: []lease.Info{{Resource: "a/b", State: lease.Free}}, Revision: 42}, nil
+}
+
+func (q *fakeQuorum) Watch(ctx context.Context, prefix, resume string, deliver func(quorum.WatchEvent) error) error {
+	if q.onWatch != nil {
+		return q.onWatch(ctx, prefix, resume, deliver)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (q *fakeQuorum) Coordinator() (quorum.Node, bool, <-chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.coordinator, q.coordinator.Name == q.name, q.changed
+}
+
+func (q *fakeQuorum) Nodes() []quorum.Node {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.nodes
+}
+
+func (q *fakeQuorum) Status() quorum.Status {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return quorum.Status{
+		Node: q.name, Cluster: "test", Incarnation: "i1", Epoch: 1, Coordinator: q.coordinator.Name, Term: 5,
+		NotReady: q.notReady, Nodes: q.nodes, Revision: 42,
+	}
+}
+
+func (q *fakeQuorum) MemberAdd(_ context.Context, name, peerURL string) (uint64, map[string]string, error) {
+	return 0xabc, map[string]string{name: peerURL}, q.decides()
+}
+
+func (q *fakeQuorum) MemberRemove(context.Context, string) error { return q.decides() }
+
+func (q *fakeQuorum) MoveCoordinator(_ context.Context, to string) (string, error) {
+	return to, q.decides()
+}
+
+func (q *fakeQuorum) Snapshot(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(strings.Repeat("x", snapshotChunkBytes+1))), nil
+}
+
+func (q *fakeQuorum) Sign(w fence.Writ) (string, error) {
+	signed, err := q.signer.Sign(w)
+	if err != nil {
+		return "", fmt.Errorf("fake: %w", err)
+	}
+	return signed, nil
+}

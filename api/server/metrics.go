@@ -1,0 +1,63 @@
+package server
+
+import (
+	"fmt"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of this package. Counters of the hot path are looked up once, here.
+type metrics struct {
+	grpc *grpcprom.ServerMetrics
+
+	refusedRate       prometheus.Counter
+	refusedConcurrent prometheus.Counter
+	refusedPolicy     prometheus.Counter
+
+	forwarded      prometheus.Counter
+	forwardRetries prometheus.Counter
+	forwardGivenUp prometheus.Counter
+
+	renewBatch prometheus.Histogram
+	watches    prometheus.Gauge
+}
+
+func newMetrics(registry *prometheus.Registry, cfg Config) (*metrics, error) {
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "writ_server_refused_total", Help: "Requests refused before they were looked into, by the limit that they met.",
+	}, []string{"by"})
+	forward := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "writ_server_forward_attempts_total",
+		Help: "Attempts to have the coordinator decide, by outcome: answered, retried, given_up.",
+	}, []string{"outcome"})
+	m := &metrics{
+		grpc: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
+			grpcprom.WithHistogramBuckets([]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}),
+		)),
+		refusedRate:       refused.WithLabelValues("rate"),
+		refusedConcurrent: refused.WithLabelValues("concurrency"),
+		refusedPolicy:     refused.WithLabelValues("policy"),
+		forwarded:         forward.WithLabelValues("answered"),
+		forwardRetries:    forward.WithLabelValues("retried"),
+		forwardGivenUp:    forward.WithLabelValues("given_up"),
+		renewBatch: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "writ_server_renew_batch_leases", Help: "Leases in each renewal message to the coordinator.",
+			Buckets: []float64{1, 3, 10, 30, 100, 300, 1000, 3000, 10000},
+		}),
+		watches: prometheus.NewGauge(prometheus.GaugeOpts{Name: "writ_server_watches", Help: "Watches under way."}),
+	}
+	collectors := []prometheus.Collector{m.grpc, refused, forward, m.renewBatch, m.watches}
+	if cfg.Identity != nil {
+		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "writ_server_certificate_not_after_seconds",
+			Help: "When the certificate in use expires, in seconds since 1970.",
+		}, func() float64 { return float64(cfg.Identity.NotAfter().Unix()) }))
+	}
+	for _, c := range collectors {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("registering metrics: %w: give each server a registry of its own", err)
+		}
+	}
+	return m, nil
+}
