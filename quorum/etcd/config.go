@@ -84,8 +84,10 @@ type PeerTLS struct {
 	// CertFile and KeyFile hold this member's certificate and key, PEM. They are read again for every connection,
 	// so they can be replaced while the member runs. The certificate must allow both server and client use.
 	CertFile, KeyFile string
-	// AllowedNames are the names that a peer's certificate must have one of, as common name, DNS name or URI. With
-	// an authority that also signs clients they are what keeps a client out; if empty, any certificate passes.
+	// AllowedNames are the names that the certificate of a peer that connects must have one of, as common name, DNS
+	// name or URI. With an authority that also signs clients they are what keeps a client out; if empty, any
+	// certificate passes. A peer that is connected to is known by the host of its advertised address, for which its
+	// certificate must be good, for server use: do not sign a client for the address of a node.
 	AllowedNames []string
 }
 

@@ -150,6 +150,7 @@ func (c *cluster) stores() []quorum.Store {
 	return out
 }
 
+// closeAll closes the members and forgets them.
 func (c *cluster) closeAll() {
 	c.t.Helper()
 	var closing sync.WaitGroup

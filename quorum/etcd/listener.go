@@ -203,6 +203,11 @@ func serverTLS(cfg Config) (*tls.Config, error) {
 			return nil, invalid(file.field, "%w", err)
 		}
 	}
+	// etcd takes a file without a certificate for an authority that signed nobody.
+	authorities, err := os.ReadFile(cfg.PeerTLS.CAFile)
+	if err != nil || !x509.NewCertPool().AppendCertsFromPEM(authorities) {
+		return nil, invalid("peer.tls.ca", "%s holds no certificate in PEM", cfg.PeerTLS.CAFile)
+	}
 	config, err := tlsInfo(cfg).ServerConfig()
 	if err != nil {
 		return nil, invalid("peer.tls", "%s, %s, %s: %w", cfg.PeerTLS.CAFile, cfg.PeerTLS.CertFile, cfg.PeerTLS.KeyFile, err)
