@@ -302,8 +302,12 @@ func SaveWitness(path string, w Witness) error {
 	}
 	// What cannot be read back must not replace what can.
 	w.MaxTTL = time.Duration(millisUp(w.MaxTTL)) * time.Millisecond
-	if back, err := parseWitness(raw); err != nil || back != w {
-		return fmt.Errorf("witness: %+v cannot be written (%v)", w, err)
+	back, err := parseWitness(raw)
+	if err != nil {
+		return fmt.Errorf("witness: %w", err)
+	}
+	if back != w {
+		return fmt.Errorf("witness: %+v cannot be written", w)
 	}
 	if err := replaceWitness(path, raw); err != nil {
 		return fmt.Errorf("witness: %w", err)

@@ -178,7 +178,7 @@ func TestInspectOfDamage(t *testing.T) {
 				t.Errorf("got %v, want %v that names %s", err, test.want, cfg.DataDir)
 			}
 			m, err := Open(testContext(t), cfg)
-			if test.want == ErrDamaged && !errors.Is(err, ErrDamaged) {
+			if errors.Is(test.want, ErrDamaged) && !errors.Is(err, ErrDamaged) {
 				t.Errorf("opened %v, %v", m, err)
 			}
 			if m != nil {
