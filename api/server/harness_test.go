@@ -300,3 +300,35 @@ func (b *syncBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.text.String()
 }
+
+// metric answers the value of a counter or gauge, or the count of a histogram; label picks one by any label's value.
+func (n *node) metric(name, label string) float64 {
+	n.t.Helper()
+	families, err := n.server.config.Registry.Gather()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			matches := label == ""
+			for _, l := range m.GetLabel() {
+				matches = matches || l.GetValue() == label
+			}
+			if matches {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return 0
+}
+
+func renewRequest(resources ...string) *writv1.RenewRequest {
+	req := &writv1.RenewRequest{}
+	for _, r := range resources {
+		req.Leases = append(req.Leases, &writv1.LeaseRef{Resource: r, Token: uint64(token(7))})
+	}
+	return req
+}
