@@ -39,9 +39,12 @@ func (e *Engine) loaded(m lease.Moment, ev Loaded) {
 	case e.identity.Cluster != e.config.Cluster:
 		e.effects.Warning = fmt.Sprintf("the replicated state is of cluster %q, this node is configured for %q: it will not decide", e.identity.Cluster, e.config.Cluster)
 		e.becomeFollower(m, clock.Never)
-	case e.identity.Recovery != nil:
+	case e.identity.Recovery != nil && (reason == "" || !e.identity.Recovery.EpochRaised):
+		// Somebody began it; what is foreign is dealt with when the epoch is raised.
 		e.role = Recovering
 	case reason != "":
+		// Also where a recovery is under way whose epoch has been raised: the state is then a backup from the middle of
+		// it, and tokens of that epoch have been handed out since.
 		e.becomeRecovering(m, reason)
 	default:
 		if ev.Identity == nil {
