@@ -67,8 +67,8 @@ type Moment struct {
 // CallID names a request that waits for its answer.
 type CallID uint64
 
-// Event is something that happens to the table.
-type Event interface{ event() }
+// TableEvent is something that happens to the table.
+type TableEvent interface{ tableEvent() }
 
 // Request is a command that was taken in at a time: validity counts from there.
 type Request struct {
@@ -83,9 +83,9 @@ type Gone struct{ ID CallID }
 // Tick lets time pass: what is due happens, until MaxWrites records or about MaxBytes bytes have changed.
 type Tick struct{ MaxWrites, MaxBytes int }
 
-func (Request) event() {}
-func (Gone) event()    {}
-func (Tick) event()    {}
+func (Request) tableEvent() {}
+func (Gone) tableEvent()    {}
+func (Tick) tableEvent()    {}
 
 // Effects is what a step wants done. It is valid until the next step.
 type Effects struct {
@@ -173,7 +173,7 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 }
 
 // Step takes one event in.
-func (t *Table) Step(m Moment, ev Event) *Effects {
+func (t *Table) Step(m Moment, ev TableEvent) *Effects {
 	t.effects.Replies = t.effects.Replies[:0]
 	switch ev := ev.(type) {
 	case Request:

@@ -35,6 +35,7 @@ type Engine struct {
 	rounds uint64
 	// reserved is the ceiling that has been committed and not been witnessed yet; 0: none.
 	reserved uint64
+	unsent   bool // reserved is in no round yet
 	// Recovery: grants are allowed from waitUntil on.
 	waitUntil clock.Instant
 	waitFor   string
@@ -322,7 +323,7 @@ func (e *Engine) becomeFollower(m lease.Moment, retryAt clock.Instant) {
 		e.effects.DropAll = true
 	}
 	e.role, e.term, e.round, e.table, e.identity = Follower, 0, nil, nil, nil
-	e.queue, e.extra, e.dirtyID, e.reserved = nil, nil, false, 0
+	e.queue, e.extra, e.dirtyID, e.reserved, e.unsent = nil, nil, false, 0, false
 	e.state = Loaded{}
 	e.waitUntil, e.waitFor = clock.Never, ""
 	e.retryAt = retryAt

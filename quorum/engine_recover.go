@@ -66,7 +66,7 @@ func (e *Engine) becomeReserving(m lease.Moment, finished *writv1.Recovery) {
 	first := e.identity.Ceiling + 1
 	e.identity.Ceiling += e.config.TokenBlock
 	e.table.Allow(first, first-1)
-	e.reserved = e.identity.Ceiling
+	e.reserved, e.unsent = e.identity.Ceiling, true
 	e.identity.MaxTtlMs = max(e.identity.MaxTtlMs, e.config.Table.Policy.LongestTTL().Milliseconds())
 	if e.identity.Pending != nil || finished != nil {
 		// Whoever announced the change of membership is gone: what the store says happened, happened.

@@ -122,7 +122,7 @@ func (e *Engine) reserve() {
 		return
 	}
 	e.identity.Ceiling += e.config.TokenBlock
-	e.reserved = e.identity.Ceiling
+	e.reserved, e.unsent = e.identity.Ceiling, true
 	e.dirtyID = true
 }
 
@@ -179,8 +179,8 @@ func (e *Engine) send(replies []lease.Reply, writes []Write) {
 		return
 	}
 	r := &round{number: e.nextRound(), replies: replies, commit: len(writes) > 0}
-	if e.reserved != 0 && r.commit {
-		r.ceiling = e.identity.Ceiling
+	if e.unsent && r.commit {
+		r.ceiling, e.unsent = e.reserved, false
 	}
 	e.round = r
 	e.effects.Round, e.effects.Term = r.number, e.term

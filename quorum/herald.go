@@ -64,7 +64,7 @@ func (s *Service) takeNote(r roster) {
 		if newer {
 			w.Ceiling, w.Foreign = 0, ""
 		}
-		w.Cluster, w.Incarnation, w.Epoch = id.Cluster, id.Incarnation, id.Epoch
+		w.Incarnation, w.Epoch = id.Incarnation, id.Epoch
 		w.Ceiling = max(w.Ceiling, id.Ceiling)
 		w.MaxTtlMs = max(w.MaxTtlMs, id.MaxTtlMs)
 		if newer {
@@ -96,32 +96,39 @@ func (s *Service) saveWitness(change func(*writv1.WitnessRecord)) bool {
 	defer s.witnessMu.Unlock()
 	next := proto.CloneOf(s.witness)
 	change(next)
-	next.Node, next.MemberId = s.config.Name, s.member.ID()
+	next.Cluster, next.Node, next.MemberId = s.config.Cluster, s.config.Name, s.member.ID()
 	if proto.Equal(next, s.witness) {
 		return true
 	}
 	if err := s.config.SaveWitness(next); err != nil {
-		s.logger.Error("the witness file cannot be written; no further tokens will be reserved", "error", err)
+		s.logger.Error("the witness file cannot be written", "error", err)
 		return false
 	}
 	s.witness = next
 	return true
 }
 
-// witnessCeiling makes a committed ceiling part of this node's own memory: only then may its tokens be handed out.
+// witnessCeiling makes a committed ceiling part of this node's own memory: only then may its tokens be handed out. A node
+// that cannot remember is no coordinator, so it tries to hand over.
 func (s *Service) witnessCeiling(w Witnessed) {
-	ok := s.saveWitness(func(next *writv1.WitnessRecord) {
+	for !s.tryWitness(w) {
+		if _, err := s.MoveCoordinator(s.ctx, ""); err == nil || !s.pause(s.ctx) {
+			return
+		}
+	}
+	s.result(w)
+}
+
+func (s *Service) tryWitness(w Witnessed) bool {
+	return s.saveWitness(func(next *writv1.WitnessRecord) {
 		id := s.view.roster().identity
 		if next.Foreign == "" && id != nil && uint32(w.Epoch) == id.Epoch && next.Epoch <= id.Epoch {
-			next.Cluster, next.Incarnation, next.Epoch = id.Cluster, id.Incarnation, id.Epoch
+			next.Incarnation, next.Epoch = id.Incarnation, id.Epoch
 		}
 		if next.Epoch == uint32(w.Epoch) {
 			next.Ceiling = max(next.Ceiling, w.Ceiling)
 		}
 	})
-	if ok {
-		s.result(w)
-	}
 }
 
 // announce tells the quorum what this node is and remembers, if it has not been told so.

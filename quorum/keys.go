@@ -39,3 +39,9 @@ func NodeKey(name string) string { return prefixNode + name }
 
 // AuditKey is where an audit record stands: fixed width, so that keys sort by sequence.
 func AuditKey(sequence uint64) string { return fmt.Sprintf("%s%020d", prefixAudit, sequence) }
+
+// Packable says that a key is written by commits alone, never announced, and that nobody reads it in the store itself: a
+// store may keep such writes together.
+func Packable(key string) bool {
+	return strings.HasPrefix(key, prefixLease) || strings.HasPrefix(key, prefixCheckpoint) || strings.HasPrefix(key, prefixAudit)
+}

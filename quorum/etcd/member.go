@@ -33,6 +33,7 @@ type Member struct {
 	workers   sync.WaitGroup // leadership.run
 
 	full      atomic.Bool // etcd may refuse writes for want of space
+	packs     packLog
 	closing   atomic.Bool
 	closeOnce sync.Once
 	done      chan struct{}

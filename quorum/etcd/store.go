@@ -1,9 +1,12 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -57,9 +60,16 @@ func (m *Member) Commit(ctx context.Context, term quorum.Term, writes []quorum.W
 		return 0, err
 	}
 	defer leave()
-	revision, err := m.commit(ctx, int64(term), writes)
+	packed, direct := pack(writes)
+	if packed != nil {
+		direct = append(direct, quorum.Write{Key: string(logKey(int64(term), m.ID(), m.packs.next())), Value: packed})
+	}
+	revision, err := m.commit(ctx, int64(term), direct)
 	if err != nil {
 		return 0, fmt.Errorf("commit: %w", err)
+	}
+	if packed != nil && m.packs.grew(1, len(packed)) {
+		m.foldLater(int64(term))
 	}
 	return revision, nil
 }
@@ -68,6 +78,10 @@ func (m *Member) Commit(ctx context.Context, term quorum.Term, writes []quorum.W
 func (m *Member) Announce(ctx context.Context, write quorum.Write) (int64, error) {
 	if write.Key == quorum.KeyHead {
 		return 0, fmt.Errorf("announce: %q is written by every commit", write.Key)
+	}
+	if quorum.Packable(write.Key) {
+		// The log would be applied on top of it.
+		return 0, fmt.Errorf("announce: %q is written under a term only", write.Key)
 	}
 	if err := checkWrites([]quorum.Write{write}); err != nil {
 		return 0, fmt.Errorf("announce: %w", err)
@@ -137,19 +151,26 @@ func (m *Member) Load(ctx context.Context) ([]quorum.Entry, int64, error) {
 	}
 }
 
+// load reads the keys and the log at one revision: the log lies right before the keys.
 func (m *Member) load(ctx context.Context) (entries []quorum.Entry, revision int64, err error) {
-	page, err := m.read(ctx, &pb.RangeRequest{Key: []byte(quorum.Prefix), RangeEnd: prefixEnd, Limit: loadPage})
+	page, err := m.read(ctx, &pb.RangeRequest{Key: []byte(logPrefix), RangeEnd: prefixEnd, Limit: loadPage})
 	if err != nil {
 		return nil, 0, err
 	}
 	revision = page.Header.Revision
 	entries = make([]quorum.Entry, 0, page.Count)
+	var log []*mvccpb.KeyValue
 	for {
 		for _, kv := range page.Kvs {
+			if bytes.HasPrefix(kv.Key, []byte(logPrefix)) {
+				log = append(log, kv)
+				continue
+			}
 			entries = append(entries, quorum.Entry{Key: string(kv.Key), Value: nonNil(kv.Value), Revision: kv.ModRevision})
 		}
 		if !page.More {
-			return entries, revision, nil
+			entries, err = overlay(entries, log)
+			return entries, revision, err
 		}
 		next := append(page.Kvs[len(page.Kvs)-1].Key, 0)
 		// The first page showed that this member has reached revision, so the rest can be read locally.
@@ -161,13 +182,37 @@ func (m *Member) load(ctx context.Context) (entries []quorum.Entry, revision int
 	}
 }
 
+// overlay applies the log on top of the keys and answers them in key order.
+func overlay(entries []quorum.Entry, log []*mvccpb.KeyValue) ([]quorum.Entry, error) {
+	if len(log) == 0 {
+		return entries, nil
+	}
+	newest := map[string]quorum.Entry{}
+	for _, kv := range byRevision(log) {
+		err := unpack(kv.Value, func(key string, value []byte) {
+			newest[key] = quorum.Entry{Key: key, Value: value, Revision: kv.ModRevision}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", kv.Key, err)
+		}
+	}
+	entries = slices.DeleteFunc(entries, func(e quorum.Entry) bool {
+		_, ok := newest[e.Key]
+		return ok
+	})
+	for _, e := range newest {
+		if e.Value != nil {
+			entries = append(entries, e)
+		}
+	}
+	slices.SortFunc(entries, func(a, b quorum.Entry) int { return strings.Compare(a.Key, b.Key) })
+	return entries, nil
+}
+
 // commit proposes writes, compared with the revision of the term key.
 func (m *Member) commit(ctx context.Context, term int64, writes []quorum.Write) (int64, error) {
 	response, err := m.propose(ctx, &pb.TxnRequest{
-		Compare: []*pb.Compare{{
-			Key: keyTerm, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL,
-			TargetUnion: &pb.Compare_ModRevision{ModRevision: term},
-		}},
+		Compare: []*pb.Compare{modified(keyTerm, term)},
 		Success: operations(writes),
 	})
 	if err != nil {
@@ -188,8 +233,7 @@ func operations(writes []quorum.Write) []*pb.RequestOp {
 		case write.Key == quorum.KeyHead:
 			head = write.Value
 		case write.Value == nil:
-			ops = append(ops, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{
-				RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte(write.Key)}}})
+			ops = append(ops, deleteRange([]byte(write.Key), nil))
 		default:
 			ops = append(ops, put([]byte(write.Key), write.Value))
 		}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -19,7 +20,7 @@ func (m *Member) Watch(ctx context.Context, from int64, deliver func(quorum.Chan
 	defer leave()
 	stream := m.server.Watchable().NewWatchStream()
 	defer stream.Close()
-	if _, err := stream.Watch(ctx, 0, []byte(quorum.Prefix), prefixEnd, max(from, 1)); err != nil {
+	if _, err := stream.Watch(ctx, 0, []byte(logPrefix), prefixEnd, max(from, 1)); err != nil {
 		return fmt.Errorf("watch: %w", err)
 	}
 	var pending assembler
@@ -30,7 +31,11 @@ func (m *Member) Watch(ctx context.Context, from int64, deliver func(quorum.Chan
 				return fmt.Errorf("watch: %w: oldest kept revision is %d", quorum.ErrCompacted, response.CompactRevision)
 			}
 			for _, event := range response.Events {
-				for _, change := range pending.add(event) {
+				changes, err := pending.add(event)
+				if err != nil {
+					return fmt.Errorf("watch: %w", err)
+				}
+				for _, change := range changes {
 					if ctx.Err() != nil {
 						return context.Cause(ctx)
 					}
@@ -46,26 +51,45 @@ func (m *Member) Watch(ctx context.Context, from int64, deliver func(quorum.Chan
 }
 
 // assembler gathers the events of one revision into one change. Every commit writes the head key last, so its event
-// completes the change, no matter how etcd cuts events into responses.
-type assembler struct{ change quorum.Change }
-
-// add takes the next event and answers the changes that are complete, at most two.
-func (a *assembler) add(event *mvccpb.Event) (complete []quorum.Change) {
-	revision := event.Kv.ModRevision
-	if len(a.change.Entries) > 0 && revision != a.change.Revision {
-		// Not one of our commits: it never wrote the head key.
-		complete = append(complete, a.take())
-	}
-	a.change.Revision = revision
-	a.change.Entries = append(a.change.Entries, entry(event))
-	if string(event.Kv.Key) == quorum.KeyHead {
-		complete = append(complete, a.take())
-	}
-	return complete
+// completes the change, no matter how etcd cuts events into responses. A revision that deletes from the log is a fold:
+// it moves what watchers have been told already.
+type assembler struct {
+	change quorum.Change
+	fold   bool
 }
 
-func (a *assembler) take() quorum.Change {
-	change := a.change
-	a.change = quorum.Change{}
-	return change
+// add takes the next event and answers the changes that are complete, at most two.
+func (a *assembler) add(event *mvccpb.Event) (complete []quorum.Change, err error) {
+	revision := event.Kv.ModRevision
+	if a.change.Revision != 0 && revision != a.change.Revision {
+		// Not one of our commits: it never wrote the head key.
+		if change, fold := a.take(); !fold && len(change.Entries) > 0 {
+			complete = append(complete, change)
+		}
+	}
+	a.change.Revision = revision
+	switch {
+	case !bytes.HasPrefix(event.Kv.Key, []byte(logPrefix)):
+		a.change.Entries = append(a.change.Entries, entry(event))
+	case event.Type == mvccpb.Event_DELETE:
+		a.fold = true
+	default:
+		err = unpack(event.Kv.Value, func(key string, value []byte) {
+			a.change.Entries = append(a.change.Entries, quorum.Entry{Key: key, Value: value, Revision: revision})
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", event.Kv.Key, err)
+		}
+	}
+	if string(event.Kv.Key) == quorum.KeyHead {
+		change, _ := a.take()
+		complete = append(complete, change)
+	}
+	return complete, nil
+}
+
+func (a *assembler) take() (change quorum.Change, fold bool) {
+	change, fold = a.change, a.fold
+	*a = assembler{}
+	return change, fold
 }
