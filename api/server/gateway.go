@@ -28,8 +28,8 @@ type gateway struct {
 
 const watchPath = "/v1/leases:watch"
 
-// useStrictQuery sets what the gateway library keeps once for the process.
-var useStrictQuery = sync.OnceFunc(func() { runtime.SetQueryParameterParser(strictQuery{}) })
+// useStrictQuery sets what the library keeps for the whole process, although it is an option of a mux.
+var useStrictQuery = sync.OnceFunc(func() { runtime.NewServeMux(runtime.SetQueryParameterParser(strictQuery{})) })
 
 func newGateway(conn *grpc.ClientConn) (*gateway, error) {
 	useStrictQuery()

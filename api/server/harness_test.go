@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -332,3 +333,5 @@ func renewRequest(resources ...string) *writv1.RenewRequest {
 	}
 	return req
 }
+
+func prometheusRegistry() *prometheus.Registry { return prometheus.NewRegistry() }
