@@ -191,7 +191,7 @@ func TestMoveLeaderToAnAbsentMemberIsGivenUp(t *testing.T) {
 
 // A stopping leader hands over, so that nobody waits for an election.
 func TestCloseHandsLeadershipOver(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) { cfg.Election = 10 * time.Second; cfg.Heartbeat = 100 * time.Millisecond })
+	c := newCluster(t, 3, func(cfg *Config) { cfg.Election = 5 * time.Second })
 	old := c.leader()
 	term := claim(t, old)
 	eventually(t, "the members are connected", func() bool {
@@ -209,7 +209,7 @@ func TestCloseHandsLeadershipOver(t *testing.T) {
 		if m == old {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // half an election
+		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond) // half an election
 		if err := m.Confirm(ctx, term); err != nil {
 			t.Errorf("%s: confirm right after the leader closed: %v", m.cfg.Name, err)
 		}

@@ -8,6 +8,7 @@ import (
 
 func suite(members int) func(t *testing.T) storetest.Harness {
 	return func(t *testing.T) storetest.Harness {
+		t.Parallel() // most of a test's time is elections
 		c := newCluster(t, members)
 		h := storetest.Harness{Stores: c.stores(), Patience: patience, Isolate: c.isolate}
 		h.Stop = func(i int) { c.members[i].server.HardStop() }
