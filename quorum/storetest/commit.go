@@ -14,9 +14,10 @@ import (
 
 func commitIsAtomic(w *world) {
 	term := w.claim(0, "term")
-	w.commit(0, term, put("a", "1"), put("b", "1"), put("c", "1"))
-	revision := w.commit(0, term, put("a", "2"), del("b"), put("d", "2"), del("never was"))
-	want := map[string]string{"a": "2", "c": "1", "d": "2"}
+	w.commit(0, term, put("a", "1"), put("b", "1"), put("c", "1"), put("A", "1"), put("B", "1"))
+	revision := w.commit(0, term, put("a", "2"), del("b"), put("d", "2"), del("never was"),
+		put("A", "2"), del("B"), put("D", "2"), del("Never was"))
+	want := map[string]string{"a": "2", "c": "1", "d": "2", "A": "2", "D": "2"}
 	for i := range w.Stores {
 		state, loaded := w.load(i)
 		if got := tested(state); !maps.Equal(got, want) {
@@ -25,8 +26,8 @@ func commitIsAtomic(w *world) {
 		if loaded != revision {
 			w.Errorf("store %d: loaded revision %d, want %d", i, loaded, revision)
 		}
-		for _, key := range []string{"a", "d"} {
-			if got := state[quorum.Prefix+"test/"+key].Revision; got != revision {
+		for _, key := range []string{"a", "d", "A", "D"} {
+			if got := state[keyOf(key)].Revision; got != revision {
 				w.Errorf("store %d: %q is of revision %d, want %d", i, key, got, revision)
 			}
 		}
@@ -55,15 +56,20 @@ func headIsTheRevisionOfTheNewestCommit(w *world) {
 
 func anEmptyValueIsNotADelete(w *world) {
 	term := w.claim(0, "")
-	from := w.commit(0, term, put("empty", ""), put("gone", "x"))
-	until := w.commit(0, term, put("empty", ""), del("gone"))
+	from := w.commit(0, term, put("empty", ""), put("gone", "x"), put("Empty", ""), put("Gone", "x"))
+	until := w.commit(0, term, put("empty", ""), del("gone"), put("Empty", ""), del("Gone"))
 	state, _ := w.load(0)
-	if value(state, "empty") != "" || state[quorum.Prefix+"test/empty"].Value == nil || value(state, "gone") != "<none>" {
+	for _, name := range []string{"empty", "Empty"} {
+		if value(state, name) != "" || state[keyOf(name)].Value == nil {
+			w.Errorf("state is %v", tested(state))
+		}
+	}
+	if len(tested(state)) != 2 {
 		w.Errorf("state is %v", tested(state))
 	}
 	for _, change := range w.collect(0, from, until) {
 		for _, e := range change.Entries {
-			if deleted := change.Revision == until && e.Key == del("gone").Key; deleted != (e.Value == nil) {
+			if deleted := change.Revision == until && (e.Key == keyOf("gone") || e.Key == keyOf("Gone")); deleted != (e.Value == nil) {
 				w.Errorf("revision %d: %q has value %#v", change.Revision, e.Key, e.Value)
 			}
 		}
@@ -91,20 +97,20 @@ func announceNeedsNoTerm(w *world) {
 		}
 		return revision
 	}
-	first := announce(0, put("node", "up"))
+	first := announce(0, put("Node", "up"))
 	term := w.claim(0, "term")
-	second := announce(w.last(), put("node", "still up"))
+	second := announce(w.last(), put("Node", "still up"))
 	if second <= int64(term) || int64(term) <= first {
 		w.Errorf("announced at %d and %d, claimed at %d", first, second, term)
 	}
 	if err := w.Stores[0].Confirm(w.ctx, term); err != nil {
 		w.Errorf("an announcement ended the term: %v", err)
 	}
-	if state, _ := w.load(w.last()); value(state, "node") != "still up" {
+	if state, _ := w.load(w.last()); value(state, "Node") != "still up" {
 		w.Errorf("state is %v", tested(state))
 	}
-	announce(0, del("node"))
-	if state, _ := w.load(w.last()); value(state, "node") != "<none>" {
+	announce(0, del("Node"))
+	if state, _ := w.load(w.last()); value(state, "Node") != "<none>" {
 		w.Errorf("state is %v after deleting", tested(state))
 	}
 }
@@ -190,7 +196,7 @@ func concurrentCommitsAreAllMade(w *world) {
 	group.Wait()
 	state, _ := w.load(w.last())
 	for revision, key := range revisions {
-		if e := state[quorum.Prefix+"test/"+key]; string(e.Value) != key || e.Revision != revision {
+		if e := state[keyOf(key)]; string(e.Value) != key || e.Revision != revision {
 			w.Errorf("%s is %q at %d, acknowledged at %d", key, e.Value, e.Revision, revision)
 		}
 	}
@@ -205,7 +211,7 @@ func anEndedContextIsAnUnknownOutcome(w *world) {
 	w.want(err, quorum.ErrUnknown, "commit")
 	_, err = store.Claim(ended, []byte("x"))
 	w.want(err, quorum.ErrUnknown, "claim")
-	_, err = store.Announce(ended, put("b", "x"))
+	_, err = store.Announce(ended, put("B", "x"))
 	w.want(err, quorum.ErrUnknown, "announce")
 	w.want(store.Confirm(ended, term), quorum.ErrUnknown, "confirm")
 	_, _, err = store.Load(ended)
@@ -237,7 +243,7 @@ func whatWasAcknowledgedIsThere(w *world) {
 	next := w.claim(0, "next")
 	state, _ := w.load(w.last())
 	for key, revision := range acked {
-		if e := state[quorum.Prefix+"test/"+key]; string(e.Value) != key || e.Revision != revision {
+		if e := state[keyOf(key)]; string(e.Value) != key || e.Revision != revision {
 			w.Errorf("%s is %q at %d, acknowledged at %d", key, e.Value, e.Revision, revision)
 		}
 	}
@@ -245,7 +251,7 @@ func whatWasAcknowledgedIsThere(w *world) {
 		w.commit(n%len(w.Stores), next, put("later", fmt.Sprint(n)))
 	}
 	later, _ := w.load(w.last())
-	delete(later, quorum.Prefix+"test/later")
+	delete(later, keyOf("later"))
 	if got, want := tested(later), tested(state); !maps.Equal(got, want) {
 		w.Errorf("commits of a deposed term arrived: %d keys, then %d", len(want), len(got))
 	}

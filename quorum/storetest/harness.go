@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"WatchHasNoGapAndNoDuplicate", watchHasNoGapAndNoDuplicate},
 		{"WatchResumesFromAnyRevision", watchResumesFromAnyRevision},
 		{"WatchFromTheFuture", watchFromTheFuture},
+		{"ALongHistoryIsTheSame", aLongHistoryIsTheSame},
 		{"WatchDeliversChangesWhole", watchDeliversChangesWhole},
 		{"WatchWaitsForASlowReader", watchWaitsForASlowReader},
 		{"WatchOfCompactedHistoryFails", watchOfCompactedHistoryFails},
@@ -209,28 +210,43 @@ func (w *world) all(but ...int) (out []int) {
 	return out
 }
 
-// put is a write under a prefix that no other part of Writ uses.
-func put(key, value string) quorum.Write {
-	return quorum.Write{Key: quorum.Prefix + "test/" + key, Value: []byte(value)}
+// A store may keep some keys apart from others (see quorum.Packable), so tests write both kinds: names that begin with an
+// upper-case letter stand under a key that is not packable, the others under one that is.
+const (
+	packed = quorum.Prefix + "lease/"
+	plain  = quorum.Prefix + "node/"
+)
+
+func keyOf(name string) string {
+	if name != "" && name[0] >= 'A' && name[0] <= 'Z' {
+		return plain + name
+	}
+	return packed + name
 }
 
-func del(key string) quorum.Write { return quorum.Write{Key: quorum.Prefix + "test/" + key} }
+func put(name, value string) quorum.Write {
+	return quorum.Write{Key: keyOf(name), Value: []byte(value)}
+}
 
-// value answers what state holds for key, and "<none>" for nothing.
-func value(state map[string]quorum.Entry, key string) string {
-	e, ok := state[quorum.Prefix+"test/"+key]
+func del(name string) quorum.Write { return quorum.Write{Key: keyOf(name)} }
+
+// value answers what state holds for a name, and "<none>" for nothing.
+func value(state map[string]quorum.Entry, name string) string {
+	e, ok := state[keyOf(name)]
 	if !ok {
 		return "<none>"
 	}
 	return string(e.Value)
 }
 
-// tested answers the entries of state that a test wrote, as "key=value" in no order.
+// tested answers the entries of state that a test wrote, by name.
 func tested(state map[string]quorum.Entry) map[string]string {
 	out := map[string]string{}
 	for key, e := range state {
-		if name, ok := strings.CutPrefix(key, quorum.Prefix+"test/"); ok {
-			out[name] = string(e.Value)
+		for _, prefix := range []string{packed, plain} {
+			if name, ok := strings.CutPrefix(key, prefix); ok {
+				out[name] = string(e.Value)
+			}
 		}
 	}
 	return out
