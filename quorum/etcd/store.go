@@ -270,6 +270,10 @@ func (m *Member) propose(ctx context.Context, txn *pb.TxnRequest) (*pb.TxnRespon
 // read ranges over keys, again while etcd says that leadership changed under it.
 func (m *Member) read(ctx context.Context, request *pb.RangeRequest) (*pb.RangeResponse, error) {
 	for {
+		// etcd may answer all the same.
+		if err := ctx.Err(); err != nil {
+			return nil, unknown(ctx, err)
+		}
 		response, err := m.server.Range(ctx, request)
 		switch {
 		case err == nil:
