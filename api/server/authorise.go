@@ -2,8 +2,7 @@ package server
 
 import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	"github.com/writ-io/writ/api/server/policy"
 	writv1 "github.com/writ-io/writ/api/writ/v1"
@@ -42,7 +41,7 @@ func (c *chain) authorise(from *caller, req any) error {
 		return nil
 	case *writv1.StatusRequest, *writv1.KeysRequest,
 		*healthpb.HealthCheckRequest, *healthpb.HealthListRequest,
-		*reflectionv1.ServerReflectionRequest, *reflectionv1alpha.ServerReflectionRequest:
+		*reflectionpb.ServerReflectionRequest:
 		return nil // everybody with an identity
 	}
 	return lease.Errorf(lease.ReasonDenied, "%T is not known to the policy", req)

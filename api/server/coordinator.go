@@ -2,12 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -57,7 +57,7 @@ const (
 )
 
 func newTracker(q Quorum, id *identity.Source, maxMessage int) *tracker {
-	var creds credentials.TransportCredentials = insecure.NewCredentials()
+	creds := insecure.NewCredentials()
 	if id != nil {
 		creds = id.ClientCredentials()
 	}
@@ -85,6 +85,8 @@ func (t *tracker) current() *view { return t.view.Load() }
 
 // run follows the coordinator until ctx ends.
 func (t *tracker) run(ctx context.Context) {
+	again := time.NewTicker(lastPause) // for changes that nobody tells of
+	defer again.Stop()
 	for {
 		node, self, changed := t.quorum.Coordinator()
 		t.adopt(node, self)
@@ -92,17 +94,22 @@ func (t *tracker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-again.C:
 		}
 	}
 }
 
 func (t *tracker) adopt(node quorum.Node, self bool) {
 	was := t.view.Load()
-	if was.node.Name == node.Name && was.node.APIAddress == node.APIAddress && was.self == self && was.err == nil {
+	if was.node.Name == node.Name && was.node.APIAddress == node.APIAddress && was.self == self {
 		return
 	}
 	v := &view{node: node, self: self, changed: make(chan struct{})}
-	if node.Name != "" && !self {
+	switch {
+	case node.Name == "" || self:
+	case node.APIAddress == "":
+		v.err = errors.New("it has not told its address yet")
+	default:
 		v.link, v.err = t.linkTo(node)
 	}
 	t.view.Store(v)

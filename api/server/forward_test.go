@@ -209,12 +209,7 @@ func TestSlowCoordinatorIsUnknownOutcome(t *testing.T) {
 // The coordinator has as long as the request itself asks it to wait, and the usual time on top.
 func TestWaitIsAddedToTheTimeout(t *testing.T) {
 	a, b := pair(t, func(c *Config) { c.Forward.Timeout = time.Second })
-	left := make(chan time.Duration, 1)
-	a.quorum.onAcquire = func(ctx context.Context, cmd lease.Acquire) (lease.AcquireOutcome, error) {
-		deadline, _ := ctx.Deadline()
-		left <- time.Until(deadline)
-		return grantOf(cmd), nil
-	}
+	left := lastDeadline(a.quorum)
 	req := acquireRequest("a/b")
 	req.Wait = durationpb.New(10 * time.Second)
 	if _, err := b.dial(app).leases.Acquire(testContext(t), req); err != nil {
@@ -391,4 +386,33 @@ func TestForwardedRenewalIsNotPassedOn(t *testing.T) {
 	ctx := metadata.AppendToOutgoingContext(testContext(t), keyForwarded, app)
 	_, err := b.dial(nodePrefix+"a").leases.Renew(ctx, renewRequest("a/b"))
 	wantReason(t, err, lease.ReasonNotCoordinator)
+}
+
+// lastDeadline tells how much time the quorum is given.
+func lastDeadline(q *fakeQuorum) chan time.Duration {
+	left := make(chan time.Duration, 1)
+	q.onAcquire = func(ctx context.Context, cmd lease.Acquire) (lease.AcquireOutcome, error) {
+		deadline, _ := ctx.Deadline()
+		left <- time.Until(deadline)
+		return grantOf(cmd), nil
+	}
+	return left
+}
+
+// A change that nobody tells of is found all the same.
+func TestSilentChangeOfCoordinator(t *testing.T) {
+	a, b := pair(t, func(c *Config) { c.Forward.Patience = 20 * time.Second })
+	b.quorum.setCoordinator(quorum.Node{Name: "a"}) // its address is not known yet
+	c := b.dial(app)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := c.leases.Acquire(testContext(t), acquireRequest("a/b")); err != nil {
+			t.Errorf("after the address became known: %v", err)
+		}
+	})
+	eventually(t, "the request is retried", func() bool { return b.metric("writ_server_forward_attempts_total", "retried") > 0 })
+	b.quorum.mu.Lock()
+	b.quorum.coordinator = a.info
+	b.quorum.mu.Unlock()
+	wg.Wait()
 }

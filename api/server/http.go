@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -69,7 +68,9 @@ func newHTTP(config Config, toGRPC *grpc.ClientConn, health *healthService, keys
 }
 
 func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w = &pacedWriter{ResponseWriter: w, controller: http.NewResponseController(w)}
+	paced := newPacedWriter(w, httpWriteTimeout)
+	defer paced.finish()
+	w = paced
 	defer h.recovered(w)
 	var serve func(http.ResponseWriter, *http.Request)
 	open, readOnly := false, true
@@ -152,8 +153,11 @@ func (h *httpHandler) serveAPI(w http.ResponseWriter, r *http.Request) {
 
 func (h *httpHandler) recovered(w http.ResponseWriter) {
 	p := recover()
-	if p == nil || p == http.ErrAbortHandler {
+	if p == nil {
 		return
+	}
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p) // how a handler tells net/http to break the connection
 	}
 	h.logger.Error("an HTTP handler panicked; the server goes on", "panic", p, "stack", string(debug.Stack()))
 	writeError(w, http.StatusInternalServerError, lease.Errorf(lease.ReasonInternal, "the request hit a defect of the server; its log tells more"))
@@ -208,20 +212,44 @@ func (l *httpLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// pacedWriter gives every write a deadline of its own, so that a response may be long but a reader not asleep.
+// pacedWriter gives every write a deadline of its own, so that a response may be long but a reader not asleep. Between
+// writes there is none: HTTP/2 would break the stream when it passes.
 type pacedWriter struct {
 	http.ResponseWriter
 	controller *http.ResponseController
+	timeout    time.Duration
+}
+
+func newPacedWriter(w http.ResponseWriter, timeout time.Duration) *pacedWriter {
+	p := &pacedWriter{ResponseWriter: w, controller: http.NewResponseController(w), timeout: timeout}
+	p.limit(false) // the request before may have left one
+	return p
+}
+
+// limit sets or takes away the deadline. A writer without deadlines is not a connection.
+func (w *pacedWriter) limit(on bool) {
+	var deadline time.Time
+	if on {
+		deadline = time.Now().Add(w.timeout)
+	}
+	_ = w.controller.SetWriteDeadline(deadline)
 }
 
 func (w *pacedWriter) Write(b []byte) (int, error) {
-	_ = w.controller.SetWriteDeadline(time.Now().Add(httpWriteTimeout)) // without one there is no limit
-	n, err := w.ResponseWriter.Write(b)
-	if err != nil {
-		return n, fmt.Errorf("writing the response: %w", err)
-	}
-	return n, nil
+	w.limit(true)
+	defer w.limit(false)
+	return w.ResponseWriter.Write(b)
 }
+
+// FlushError is for http.ResponseController.
+func (w *pacedWriter) FlushError() error {
+	w.limit(true)
+	defer w.limit(false)
+	return w.controller.Flush()
+}
+
+// finish is for what net/http itself still writes after the handler.
+func (w *pacedWriter) finish() { w.limit(true) }
 
 // Unwrap is for http.ResponseController.
 func (w *pacedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

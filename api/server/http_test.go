@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -371,4 +373,60 @@ func TestWatchOverHTTPBeginsAndEnds(t *testing.T) {
 	cancel()
 	<-ended
 	_ = resp.Body.Close()
+}
+
+// A stream on which nothing happens for longer than a write may take stays open; a reader that is asleep does not.
+func TestPacedWriter(t *testing.T) {
+	const timeout = 20 * time.Millisecond
+	asleep := make(chan error, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		paced := newPacedWriter(w, timeout)
+		defer paced.finish()
+		if r.URL.Path == "/asleep" {
+			for {
+				if _, err := paced.Write(make([]byte, 1<<20)); err != nil {
+					asleep <- err
+					return
+				}
+			}
+		}
+		controller := http.NewResponseController(paced)
+		for range 2 {
+			if _, err := io.WriteString(paced, "x"); err != nil {
+				t.Error(err)
+			}
+			if err := controller.Flush(); err != nil {
+				t.Error(err)
+			}
+			<-time.After(5 * timeout)
+		}
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		c := server.Client()
+		c.Transport.(*http.Transport).ForceAttemptHTTP2 = protocol == "HTTP/2.0"
+		if protocol == "HTTP/1.1" {
+			c = &http.Client{Transport: &http.Transport{TLSClientConfig: c.Transport.(*http.Transport).TLSClientConfig.Clone()}}
+			c.Transport.(*http.Transport).TLSClientConfig.NextProtos = []string{"http/1.1"}
+		}
+		resp, err := c.Get(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || string(body) != "xx" || resp.Proto != protocol {
+			t.Errorf("%s: %q, %v over %s", protocol, body, err, resp.Proto)
+		}
+		if resp, err = c.Get(server.URL + "/asleep"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-asleep; err == nil {
+			t.Error("no error for a reader that is asleep")
+		}
+		_ = resp.Body.Close()
+		c.CloseIdleConnections()
+	}
 }

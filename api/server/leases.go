@@ -68,7 +68,8 @@ func (s *leaseService) Acquire(ctx context.Context, req *writv1.AcquireRequest) 
 	}, func(ctx context.Context, l *link, opts ...grpc.CallOption) (*writv1.AcquireResponse, error) {
 		return l.lease.Acquire(ctx, req, opts...)
 	})
-	if err != nil && errors.Is(context.Cause(ctx), errDraining) {
+	interrupted := errors.Is(err, errDraining) || (err != nil && lease.ReasonOf(err) == "")
+	if interrupted && errors.Is(context.Cause(ctx), errDraining) {
 		e := lease.Errorf(lease.ReasonUnknownOutcome, "%v", errDraining)
 		e.Fix = "ask another node with the same request id"
 		return nil, e

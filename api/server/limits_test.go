@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -165,8 +166,9 @@ func TestRateLimit(t *testing.T) {
 	}
 	err = enter("x", false)
 	wantReason(t, err, lease.ReasonLimit, "x asks more than 10 times a second")
-	if e := err.(*lease.Error); e.RetryAfter != 100*time.Millisecond {
-		t.Errorf("retry after %v, want 100 ms", e.RetryAfter)
+	var limit *lease.Error
+	if !errors.As(err, &limit) || limit.RetryAfter != 100*time.Millisecond {
+		t.Errorf("retry after %v, want 100 ms", limit.RetryAfter)
 	}
 	if err := enter("y", false); err != nil {
 		t.Errorf("another principal: %v", err)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -33,6 +32,7 @@ type Server struct {
 	tracker *tracker
 	renewer *renewer
 	health  *healthService
+	chain   *chain
 
 	drain context.CancelFunc // begins to stop: ends what could go on forever
 	stop  context.CancelFunc // ends the background work
@@ -53,6 +53,8 @@ const (
 	handshakeTimeout = 10 * time.Second
 	// ageGrace is what runs on a connection that is too old may go on for.
 	ageGrace = 10 * time.Minute
+	// maxHeaderBytes bounds metadata; a principal takes 2 KiB at most.
+	maxHeaderBytes = 64 << 10
 	// messageSlack is for what another node adds to a request that it passes on.
 	messageSlack = 16 << 10
 )
@@ -84,10 +86,11 @@ func New(q Quorum, config Config) (*Server, error) {
 	s.renewer = &renewer{forwarder: forwarder, quorum: q, maxBytes: config.Limits.MaxRequestBytes, stopped: running}
 	s.health = newHealthService(q, draining)
 	keys := &keyring{quorum: q, logger: config.Logger}
-	s.grpc = s.newGRPC(&chain{
+	s.chain = &chain{
 		logger: config.Logger, auth: &authenticator{insecure: config.Insecure, nodes: nodes},
 		limiter: newLimiter(config.Limits, clk, m), access: config.Policy, checker: checker, metrics: m.grpc, draining: draining,
-	})
+	}
+	s.grpc = s.newGRPC(s.chain)
 	signer := &signer{quorum: q, logger: config.Logger}
 	leases := &leaseService{
 		quorum: q, forwarder: forwarder, renewer: s.renewer, access: config.Policy, signer: signer,
@@ -98,7 +101,7 @@ func New(q Quorum, config Config) (*Server, error) {
 	writv1.RegisterClusterServiceServer(s.grpc, &clusterService{quorum: q, forwarder: forwarder, version: config.Version})
 	writv1.RegisterPeerServiceServer(s.grpc, &peerService{quorum: q, leases: leases})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
+	reflection.RegisterV1(s.grpc)
 	m.grpc.InitializeMetrics(s.grpc)
 
 	if s.gateway, err = s.dialMemory(); err != nil {
@@ -111,7 +114,7 @@ func New(q Quorum, config Config) (*Server, error) {
 }
 
 func (s *Server) newGRPC(c *chain) *grpc.Server {
-	var outside credentials.TransportCredentials = insecure.NewCredentials()
+	outside := insecure.NewCredentials()
 	if s.config.Identity != nil {
 		outside = s.config.Identity.ServerCredentials()
 	}
@@ -122,6 +125,7 @@ func (s *Server) newGRPC(c *chain) *grpc.Server {
 		grpc.MaxRecvMsgSize(s.config.Limits.MaxRequestBytes+messageSlack),
 		grpc.InitialWindowSize(streamWindowBytes),
 		grpc.InitialConnWindowSize(connWindowBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

@@ -121,7 +121,7 @@ func hearVerdict(conn net.Conn) (net.Conn, error) {
 	n, err := conn.Read(heard.first[:])
 	heard.unread = n > 0
 	var late net.Error
-	if err != nil && !(errors.As(err, &late) && late.Timeout()) {
+	if err != nil && (!errors.As(err, &late) || !late.Timeout()) {
 		return nil, errors.Join(fmt.Errorf("the server refused the connection: %w", err), conn.Close())
 	}
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {

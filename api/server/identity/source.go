@@ -73,7 +73,7 @@ func (s *Source) current() *material {
 		defer s.mu.Unlock()
 		if now := s.clock.Now(); now.Sub(s.checked) >= checkEvery {
 			s.checked = now
-			s.reload()
+			_ = s.reload() // logged
 		}
 	}
 	return s.now.Load()
