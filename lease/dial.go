@@ -33,6 +33,7 @@ type dialEndpoint struct {
 	region   string
 	renewed  clock.Instant // when the last renewal went there
 	ready    bool          // says that it can serve
+	decides  bool          // says that it is the coordinator
 	failures int           // since it last answered
 	probeAt  clock.Instant // when to look again at a node that is down or not ready
 }
@@ -202,14 +203,14 @@ func (s *dialSet) recover(e *dialEndpoint) {
 }
 
 // measured takes in what a probe found.
-func (s *dialSet) measured(e *dialEndpoint, rtt time.Duration, region string, ready bool) {
+func (s *dialSet) measured(e *dialEndpoint, rtt time.Duration, region string, ready, decides bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := e.roundTrip(); old > 0 {
 		rtt = (3*old + rtt) / 4
 	}
 	e.rtt.Store(int64(max(1, rtt)))
-	e.region, e.ready = region, ready
+	e.region, e.ready, e.decides = region, ready, decides
 	s.recover(e)
 	e.probeAt = s.clock.Now().Add(dialNotReady)
 	s.sort()
@@ -243,6 +244,10 @@ func (s *dialSet) sort() {
 		s.prefer(order[:best], func(e *dialEndpoint) bool {
 			return e == current && e.distance() <= first.distance()/100*dialStayPercent+dialStaySpan &&
 				(e.region == s.region || first.region != s.region)
+		})
+		// A node that is about as near and decides itself saves the hop to the one that does.
+		s.prefer(order[:best], func(e *dialEndpoint) bool {
+			return e.decides && e.distance() <= nearest/100*dialRegionPercent+dialRegionSpan
 		})
 	}
 	s.order.Store(&order)

@@ -108,7 +108,7 @@ func (s *dialSet) probe(ctx context.Context, e *dialEndpoint) error {
 			region = n.GetRegion()
 		}
 	}
-	s.measured(e, rtt, region, ready)
+	s.measured(e, rtt, region, ready, answer.GetCoordinator() != "" && answer.GetCoordinator() == answer.GetNode())
 	return nil
 }
 

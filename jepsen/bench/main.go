@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+type options struct {
+	rounds   int
+	duration time.Duration
+	only     string
+	dir      string
+	leases   int
+	writ     string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 3, "how often each side is measured; the median counts")
+	flag.DurationVar(&o.duration, "duration", 4*time.Second, "how long one throughput measurement lasts")
+	flag.StringVar(&o.only, "only", "", "comma-separated parts to run: cycles, handoff, contenders, renew, failover, scale; empty: all")
+	flag.StringVar(&o.dir, "dir", "", "where data and binaries go; default: a temporary directory that is removed")
+	flag.IntVar(&o.leases, "leases", 100_000, "leases in the scale part")
+	flag.StringVar(&o.writ, "writ", "", "a writ binary to measure; default: built from this module")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// row is one line of the table. Higher says whether more is better.
+type row struct {
+	work, peer, writ, ratio, floor string
+}
+
+func run(ctx context.Context, o options) error {
+	if o.dir == "" {
+		dir, err := os.MkdirTemp("", "writ-bench-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		o.dir = dir
+	}
+	if err := build(ctx, o); err != nil {
+		return err
+	}
+	var rows []row
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, options) ([]row, error)
+	}{
+		{"cycles", cycles}, {"handoff", handoffs}, {"contenders", contenders}, {"renew", renewals}, {"failover", failovers}, {"scale", scale},
+	} {
+		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), part.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s …\n", part.name)
+		got, err := part.run(ctx, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		rows = append(rows, got...)
+	}
+	fmt.Println("| work | etcd | Writ | ratio | asked |")
+	fmt.Println("|---|---|---|---|---|")
+	for _, r := range rows {
+		fmt.Printf("| %s | %s | %s | %s | %s |\n", r.work, r.peer, r.writ, r.ratio, r.floor)
+	}
+	return nil
+}
+
+func build(ctx context.Context, o options) error {
+	for name, pkg := range map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "writ": "github.com/writ-io/writ/cmd/writ"} {
+		if name == "writ" && o.writ != "" {
+			if err := os.Symlink(o.writ, filepath.Join(o.dir, name)); err != nil {
+				return err
+			}
+			continue
+		}
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(o.dir, name), pkg)
+		cmd.Stderr = os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("build %s: %w", pkg, err)
+		}
+	}
+	return nil
+}
+
+func median[T int64 | float64 | time.Duration](values []T) T {
+	s := slices.Sorted(slices.Values(values))
+	return s[len(s)/2]
+}
