@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -155,6 +156,9 @@ func (c Config) checkPeers() error {
 		peer := c.InitialCluster[name]
 		if name == "" {
 			return invalid("initial_cluster", "has a member without a name, %q", peer)
+		}
+		if strings.ContainsAny(name, ",=") {
+			return invalid("initial_cluster", "%q: the name of a member cannot have a comma or an equals sign", name)
 		}
 		if err := checkPeerURL("initial_cluster."+name, peer, false); err != nil {
 			return err

@@ -45,6 +45,9 @@ func TestConfigValidate(t *testing.T) {
 		"a nameless member": {func(c *Config) {
 			c.InitialCluster = map[string]string{"eu": c.AdvertisePeerURL, "": "https://x:1"}
 		}, "initial_cluster"},
+		"a name that etcd cuts": {func(c *Config) {
+			c.InitialCluster = map[string]string{"eu": c.AdvertisePeerURL, "u,s": "https://us.example:7413"}
+		}, "initial_cluster"},
 		"a peer that is no URL": {func(c *Config) {
 			c.InitialCluster = map[string]string{"eu": c.AdvertisePeerURL, "us": "us"}
 		}, "initial_cluster.us"},

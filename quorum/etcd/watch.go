@@ -13,11 +13,18 @@ import (
 // Watch delivers every change from revision from on. From 1 or below it delivers the whole history. etcd keeps what a
 // slow deliver has not taken yet, in its database.
 func (m *Member) Watch(ctx context.Context, from int64, deliver func(quorum.Change) bool) error {
+	caller := ctx
 	ctx, leave, err := m.gate.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	ended := func() error {
+		if err := caller.Err(); err != nil {
+			return err
+		}
+		return context.Cause(ctx) // the member stops
+	}
 	stream := m.server.Watchable().NewWatchStream()
 	defer stream.Close()
 	if _, err := stream.Watch(ctx, 0, []byte(logPrefix), prefixEnd, max(from, 1)); err != nil {
@@ -37,7 +44,7 @@ func (m *Member) Watch(ctx context.Context, from int64, deliver func(quorum.Chan
 				}
 				for _, change := range changes {
 					if ctx.Err() != nil {
-						return context.Cause(ctx)
+						return ended()
 					}
 					if !deliver(change) {
 						return nil
@@ -45,7 +52,7 @@ func (m *Member) Watch(ctx context.Context, from int64, deliver func(quorum.Chan
 				}
 			}
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ended()
 		}
 	}
 }
