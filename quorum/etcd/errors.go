@@ -13,6 +13,8 @@ var (
 	ErrNoMember = errors.New("quorum/etcd: no member in the data directory")
 	// ErrForeign says that a directory holds the member of another node or cluster.
 	ErrForeign = errors.New("quorum/etcd: data directory belongs to another member")
+	// ErrForgotten says that the data of a member which has run before is gone. It must not come back under its old id.
+	ErrForgotten = errors.New("quorum/etcd: the member's data is gone")
 	// ErrDamaged says that a data directory or a snapshot cannot be read back.
 	ErrDamaged = errors.New("quorum/etcd: damaged data")
 	// ErrStopped says that the member has stopped or is stopping.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -109,6 +110,10 @@ func (m *Member) bootstrap(ctx context.Context) (*etcdserver.EtcdServer, error) 
 	}
 	started := make(chan outcome, 1)
 	go func() {
+		if err := m.checkUnused(config); err != nil {
+			started <- outcome{nil, err}
+			return
+		}
 		server, err := etcdserver.NewServer(config)
 		started <- outcome{server, err}
 	}()
@@ -135,8 +140,14 @@ func (m *Member) bootstrap(ctx context.Context) (*etcdserver.EtcdServer, error) 
 
 // explain adds what to do to an error of etcd's bootstrap.
 func (m *Member) explain(err error) error {
+	if refused := (*ConfigError)(nil); errors.As(err, &refused) {
+		return err
+	}
 	if m.exists {
 		return &ConfigError{Field: "data_dir", Err: err, Reason: fmt.Sprintf("%s: %v", m.cfg.DataDir, err)}
+	}
+	if strings.Contains(err.Error(), "already been bootstrapped") {
+		return m.forgotten()
 	}
 	advice := "empty the data directory, and add this node to the cluster as a new member"
 	if m.cfg.Join {

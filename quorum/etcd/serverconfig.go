@@ -58,5 +58,9 @@ func serverConfig(c Config, log *zap.Logger) (config.ServerConfig, error) {
 		BcryptCost:                 10, // of etcd's own users, which are never enabled
 		ServerFeatureGate:          features.NewDefaultServerFeatureGate(c.Name, log),
 		Logger:                     log,
+
+		// There are no clients. But it is by these, which a member publishes when it first runs, that etcd knows a
+		// member that has lost its data from one that is new.
+		ClientURLs: advertise,
 	}, nil
 }
