@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -112,10 +113,11 @@ var (
 func explain(text string) *lease.Error {
 	text = strings.ToValidUTF8(strings.ReplaceAll(text, "\u00a0", " "), "\uFFFD")
 	if m := unknownField.FindStringSubmatch(text); m != nil {
+		name := cmp.Or(m[2], `""`)
 		if m[1] == "duplicate" {
-			return lease.Invalid(m[2], "is given twice", "give it once")
+			return lease.Invalid(name, "is given twice", "give it once")
 		}
-		return lease.Invalid(m[2], "is not a field of this request", "remove or correct it")
+		return lease.Invalid(name, "is not a field of this request", "remove or correct it")
 	}
 	if m := wrongValue.FindStringSubmatch(text); m != nil {
 		return lease.Invalid(m[1], "has the wrong type: "+m[2], "numbers of 64 bits may be strings, durations end in s, bytes are base64")

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
@@ -186,4 +190,88 @@ func TestSnapshot(t *testing.T) {
 	if len(sizes) != 2 || sizes[0] != snapshotChunkBytes || sizes[1] != 1 {
 		t.Errorf("chunks of %v bytes", sizes)
 	}
+}
+
+func TestWatchOverHTTP(t *testing.T) {
+	ca, q := newAuthority(t), newFake("a")
+	next, ended := make(chan quorum.WatchEvent), make(chan struct{})
+	q.onWatch = func(ctx context.Context, prefix, resume string, deliver func(quorum.WatchEvent) error) error {
+		defer close(ended)
+		if prefix != "a/" || resume != "x" {
+			return lease.Invalid("prefix", prefix+resume, "")
+		}
+		for {
+			select {
+			case ev := <-next:
+				if ev.Resume == "fail" {
+					return lease.Errorf(lease.ReasonNoQuorum, "lost")
+				}
+				if err := deliver(ev); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	n := start(t, ca, q, nil)
+	req, err := http.NewRequestWithContext(testContext(t), http.MethodGet, n.url("/v1/leases:watch?prefix=a/&resumeToken=x"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := n.web(ca.source(app)).Do(req) // returns before there is any event
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/x-ndjson" {
+		t.Fatalf("%d %v", resp.StatusCode, resp.Header)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	for _, name := range []string{"a/1", "a/2"} {
+		next <- quorum.WatchEvent{Kind: quorum.WatchChanged, Resume: name, Lease: lease.Info{Resource: lease.Resource(name), State: lease.Free}}
+		if !lines.Scan() {
+			t.Fatal(lines.Err())
+		}
+		var ev writv1.WatchResponse
+		if err := protojson.Unmarshal(lines.Bytes(), &ev); err != nil {
+			t.Fatal(err)
+		}
+		if ev.GetKind() != writv1.WatchResponse_KIND_CHANGED || ev.GetLease().GetResource() != name || ev.GetResumeToken() != name {
+			t.Errorf("event %v", &ev)
+		}
+	}
+	next <- quorum.WatchEvent{Resume: "fail"}
+	if !lines.Scan() || !strings.HasPrefix(lines.Text(), `{"error":{"code":"UNAVAILABLE","reason":"NO_QUORUM"`) || lines.Scan() {
+		t.Errorf("the stream ends with %q", lines.Text())
+	}
+	<-ended
+}
+
+// A watch that is refused is an error, not an empty stream; one that its reader leaves ends in the quorum.
+func TestWatchOverHTTPBeginsAndEnds(t *testing.T) {
+	ca, q := newAuthority(t), newFake("a")
+	ended := make(chan struct{})
+	q.onWatch = func(ctx context.Context, _, _ string, _ func(quorum.WatchEvent) error) error {
+		<-ctx.Done()
+		close(ended)
+		return ctx.Err()
+	}
+	n := start(t, ca, q, nil)
+	status, body := n.call(n.web(ca.source(app)), http.MethodGet, "/v1/leases:watch?prefix="+strings.Repeat("x", 600), "")
+	if status != http.StatusBadRequest || !strings.Contains(body, `"field":"prefix"`) {
+		t.Errorf("%d %s", status, body)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url("/v1/leases:watch"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := n.web(ca.source(app)).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-ended
+	_ = resp.Body.Close()
 }
