@@ -47,7 +47,7 @@ type clientAcquisition struct {
 	ttl       time.Duration
 	giveUp    clock.Instant // when MaxWait is over, 0 for never
 	wait      bool          // queue for it
-	last      error         // of the last attempt
+	last      error         // what the last attempt that was answered said
 	uncertain bool          // the quorum may have granted the request, or keep a place in a queue for it
 }
 
@@ -102,7 +102,7 @@ func (c *Client) newAcquisition(what, resource string, opts AcquireOptions, wait
 	if a.ttl == 0 {
 		a.ttl = DefaultTTL
 	}
-	if believed := clock.Shrink(a.ttl, c.cfg.Drift.PPM, c.cfg.Drift.Margin); believed < a.ttl/2 {
+	if believed := clock.Shrink(a.ttl, c.cfg.Drift.PPM, c.cfg.Drift.Margin); a.ttl < 0 || believed < a.ttl/2 {
 		return nil, Invalid("ttl", fmt.Sprintf("of %v leaves %v to believe in", a.ttl, believed), "use a longer one, such as 10s")
 	}
 	if opts.MaxWait < 0 {
@@ -215,8 +215,8 @@ func (a *clientAcquisition) held(by Holder, token fence.Token) *Error {
 // refused decides whether to go on after an error, and waits as long as that takes.
 func (a *clientAcquisition) refused(ctx context.Context, err error, wasUncertain bool) bool {
 	c := a.client
-	a.last = err
 	reason := ReasonOf(err)
+	a.last = clientTell(a.last, err)
 	var own *Error
 	errors.As(err, &own)
 	switch {

@@ -35,21 +35,37 @@ func clientRetryable(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// call asks one node after the other until one answers or ctx ends, at the latest after CallTimeout. What it does must be
+// call asks one node after the other until one answers or ctx ends, at the latest after CallTimeout. A node gets
+// AttemptTimeout to answer, and less if the call serves a lease: ttl is that of the lease, or 0. What the call does must be
 // idempotent: an attempt without an answer may have been carried out.
-func (c *Client) call(ctx context.Context, what string, do func(context.Context, *dialEndpoint) error) error {
+func (c *Client) call(ctx context.Context, what string, ttl time.Duration, do func(context.Context, *dialEndpoint) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
 	tour := c.nodes.tour()
+	var last error
 	for {
-		err := c.attempt(ctx, tour.next(), c.cfg.AttemptTimeout, do)
+		e := tour.next()
+		limit := c.cfg.AttemptTimeout
+		if ttl > 0 {
+			limit = min(limit, max(ttl/4, clientSlack(e)))
+		}
+		err := c.attempt(ctx, e, limit, do)
 		if err == nil || !clientRetryable(err) {
 			return err
 		}
+		last = clientTell(last, err)
 		if !c.pause(ctx, tour, err) {
-			return c.ended(ctx, what, err)
+			return c.ended(ctx, what, last)
 		}
 	}
+}
+
+// clientTell chooses which of two failures to show: what a node said tells more than that none did.
+func clientTell(last, err error) error {
+	if last == nil || ReasonOf(err) != "" {
+		return err
+	}
+	return last
 }
 
 // attempt asks one node, for at most limit, and notes how it did.
@@ -74,9 +90,9 @@ func (c *Client) pause(ctx context.Context, tour *dialTour, err error) bool {
 	}
 	var span time.Duration
 	if tour.round() {
-		rounds := tour.asked / len(c.nodes.all)
+		rounds := max(1, tour.asked/len(c.nodes.all))
 		span = min(clientFirstPause<<min(rounds-1, 8), clientMostPause)
-		span = span/2 + rand.N(span)
+		span = span/2 + rand.N(span/2)
 	}
 	var own *Error
 	if errors.As(err, &own) && own.RetryAfter > 0 {

@@ -23,7 +23,7 @@ func (c *Client) Get(ctx context.Context, resource string, opts GetOptions) (Inf
 	}
 	request := &writv1.GetRequest{Resource: resource, Consistency: readConsistency(opts.Local), WithDeadline: opts.WithDeadline}
 	var info Info
-	err := c.call(ctx, "get", func(ctx context.Context, e *dialEndpoint) error {
+	err := c.call(ctx, "get", 0, func(ctx context.Context, e *dialEndpoint) error {
 		response, err := e.lease.Get(ctx, request)
 		info = InfoFromProto(response.GetLease())
 		return err
@@ -53,7 +53,7 @@ func (c *Client) List(ctx context.Context, opts ListOptions) iter.Seq2[Info, err
 		}
 		for {
 			var page *writv1.ListResponse
-			err := c.call(ctx, "list", func(ctx context.Context, e *dialEndpoint) (err error) {
+			err := c.call(ctx, "list", 0, func(ctx context.Context, e *dialEndpoint) (err error) {
 				page, err = e.lease.List(ctx, request)
 				return err
 			})
@@ -101,7 +101,7 @@ func (c *Client) ForceRelease(ctx context.Context, resource string, opts ForceRe
 	request := &writv1.ForceReleaseRequest{Resource: resource, Token: uint64(opts.Token), Reason: opts.Reason, Now: opts.Now}
 	var info Info
 	var unknown error
-	err := c.call(ctx, "force release", func(ctx context.Context, e *dialEndpoint) error {
+	err := c.call(ctx, "force release", 0, func(ctx context.Context, e *dialEndpoint) error {
 		response, err := e.lease.ForceRelease(ctx, request)
 		info = InfoFromProto(response.GetLease())
 		reason := ReasonOf(err)

@@ -137,7 +137,7 @@ func (h *Hold) Verify(ctx context.Context) error {
 		case err == nil && h.Valid():
 			return nil
 		case err != nil:
-			last = err
+			last = clientTell(last, err)
 		}
 		if !h.client.pause(ctx, tour, last) {
 			return h.client.ended(ctx, "verify", last)
@@ -198,9 +198,12 @@ func (h *Hold) call(ctx context.Context, what string, do func(context.Context, *
 	call, cancel := context.WithCancelCause(limited)
 	defer cancel(nil)
 	defer context.AfterFunc(h.ctx, func() { cancel(h.Err()) })()
-	err := h.client.call(call, what, do)
-	if reason := ReasonOf(err); reason == ReasonExpired || reason == ReasonNotHolder || reason == ReasonReleased {
+	err := h.client.call(call, what, h.grant.TTL, do)
+	switch reason := ReasonOf(err); {
+	case reason == ReasonExpired, reason == ReasonNotHolder, reason == ReasonReleased:
 		h.client.shell.step(KeeperEnded{ID: h.id, Reason: reason})
+	case err != nil && h.Remaining() == 0:
+		h.client.shell.step(KeeperTick{}) // the deadline may have come this very moment
 	}
 	if ended := h.Err(); err != nil && ended != nil {
 		return ended
@@ -241,7 +244,7 @@ func (h *Hold) Release(ctx context.Context) error {
 		Resource: string(h.grant.Resource), Token: uint64(h.grant.Token), Instance: h.client.cfg.Instance,
 	}
 	attempts := 0
-	err := h.client.call(ctx, "release", func(ctx context.Context, e *dialEndpoint) error {
+	err := h.client.call(ctx, "release", h.grant.TTL, func(ctx context.Context, e *dialEndpoint) error {
 		attempts++
 		_, err := e.lease.Release(ctx, request)
 		return err

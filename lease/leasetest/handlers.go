@@ -2,6 +2,7 @@ package leasetest
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -150,6 +151,7 @@ func (s leases) Watch(r *writv1.WatchRequest, stream grpc.ServerStreamingServer[
 				state = append(state, r.info)
 			}
 		}
+		slices.SortFunc(state, func(a, b lease.Info) int { return strings.Compare(string(a.Resource), string(b.Resource)) })
 		for i := range state {
 			if err := send(writv1.WatchResponse_KIND_STATE, &state[i], next); err != nil {
 				return err
