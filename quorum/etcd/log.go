@@ -33,6 +33,7 @@ var demoted = map[string]bool{
 	"updating storage version is skipped as no v2 data is found in the v2 store":                                         true,
 	"failed to get cluster response":                                                                                     true,
 	"failed to update cluster version":                                                                                   true,
+	"failed to process Raft message":                                                                                     true,
 	"server error":                                                                                                       true,
 	"data-dir used by this member must be removed":                                                                       true,
 }
