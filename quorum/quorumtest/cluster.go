@@ -35,8 +35,11 @@ type Node struct {
 	PeerURL string
 	Member  *etcd.Member
 	Service *quorum.Service
+	// Removed says that the quorum has taken the node out, which its member calls an error.
+	Removed bool
 	cluster *Cluster
 	join    bool
+	joining bool // admitted, and so part of what it starts with
 }
 
 // Timing of the clusters: quick elections, so that tests are.
@@ -66,6 +69,14 @@ func Start(tb testing.TB, size int) *Cluster {
 func (c *Cluster) newNode(name string) *Node {
 	n := &Node{Name: name, Dir: c.tb.TempDir(), PeerURL: "http://" + FreeAddress(c.tb), cluster: c}
 	c.tb.Cleanup(n.Stop)
+	return n
+}
+
+// Add makes one more node, which joins once the quorum has admitted it, and does not start it.
+func (c *Cluster) Add(name string) *Node {
+	n := c.newNode(name)
+	n.join = true
+	c.Nodes = append(c.Nodes, n)
 	return n
 }
 
@@ -105,7 +116,9 @@ func (c *Cluster) StopAll() {
 func (c *Cluster) InitialCluster() map[string]string {
 	members := map[string]string{}
 	for _, n := range c.Nodes {
-		members[n.Name] = n.PeerURL
+		if !n.join || n.joining {
+			members[n.Name] = n.PeerURL
+		}
 	}
 	return members
 }
@@ -113,6 +126,7 @@ func (c *Cluster) InitialCluster() map[string]string {
 // Start starts the node.
 func (n *Node) Start() {
 	n.cluster.tb.Helper()
+	n.joining = n.join
 	if err := n.start(); err != nil {
 		n.cluster.tb.Fatal(err)
 	}
@@ -144,8 +158,10 @@ func (n *Node) start() error {
 	qc := quorum.Config{
 		Name: n.Name, Region: n.Name, Cluster: "test", APIAddress: "api." + n.Name, PeerURL: n.PeerURL, Principal: lease.Principal("node/" + n.Name),
 		Election: Election, Witness: witness.Record(), QuotaBytes: etcd.DefaultQuotaBytes,
-		SaveWitness: func(r *writv1.WitnessRecord) error { return quorum.SaveWitness(n.WitnessPath(), quorum.WitnessFromRecord(r)) },
-		Logger:      logger,
+		SaveWitness: func(r *writv1.WitnessRecord) error {
+			return quorum.SaveWitness(n.WitnessPath(), quorum.WitnessFromRecord(r))
+		},
+		Logger: logger,
 	}
 	signer, err := fence.GenerateSigner()
 	if err != nil {
@@ -173,7 +189,7 @@ func (n *Node) Stop() {
 		n.Service = nil
 	}
 	if n.Member != nil {
-		if err := n.Member.Close(); err != nil {
+		if err := n.Member.Close(); err != nil && !n.Removed {
 			n.cluster.tb.Errorf("node %s: %v", n.Name, err)
 		}
 		n.Member = nil
@@ -209,6 +225,18 @@ func (c *Cluster) Coordinator() *Node {
 	}
 	c.tb.Fatal("no coordinator within 30 s")
 	return nil
+}
+
+// Await waits until ok says so, looking again whenever something may have changed.
+func (c *Cluster) Await(what string, ok func() bool) {
+	c.tb.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			c.tb.Fatalf("not within 30 s: %s", what)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 }
 
 // Do runs f on the coordinator, again on the next one as long as there is none or the outcome is unknown.
