@@ -51,7 +51,7 @@ func Verify(head Head, stored []byte) (Record, Head, error) {
 	dec := json.NewDecoder(bytes.NewReader(stored))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
-		return Record{}, head, fmt.Errorf("%w: record %d: %v", ErrBroken, head.Sequence+1, err)
+		return Record{}, head, fmt.Errorf("%w: record %d: %w", ErrBroken, head.Sequence+1, err)
 	}
 	if r.Sequence != head.Sequence+1 {
 		return Record{}, head, fmt.Errorf("%w: record %d follows record %d", ErrBroken, r.Sequence, head.Sequence)
