@@ -111,6 +111,7 @@ type entry struct {
 	queue      []*waiter     // by priority, then arrival
 	rule       int
 	dirty      bool
+	counted    int  // its part of dirtyBytes
 	dirtyCheck bool // the checkpoint changed
 	gone       bool // to be deleted
 }
@@ -211,7 +212,7 @@ func (t *Table) NextDue() clock.Instant { return t.timers.next() }
 // HeldCount is how many resources are held.
 func (t *Table) HeldCount() int { return t.held }
 
-// DirtyBytes estimates the size of what Dirty will hand over.
+// DirtyBytes bounds the size of what Dirty will hand over, with its keys.
 func (t *Table) DirtyBytes() int { return t.dirtyBytes }
 
 // DirtyCount is how many records Dirty will hand over.
@@ -242,17 +243,34 @@ func (t *Table) Dirty(visit func(Change)) {
 	t.dirty, t.dirtyBytes = t.dirty[:0], 0
 }
 
-// recordOverhead bounds what of a stored record does not depend on names and metadata, in bytes.
-const recordOverhead = 512
+// Bounds of what of a stored record, with its keys, and of an outcome in it does not depend on what is added in size.
+const (
+	recordOverhead  = 512
+	outcomeOverhead = 32
+)
 
+// mark notes that the record, as it now is, has to be stored.
 func (t *Table) mark(e *entry) {
 	e.gone = false
-	if e.dirty {
-		return
+	if !e.dirty {
+		e.dirty, e.counted = true, 0
+		t.dirty = append(t.dirty, e)
 	}
-	e.dirty = true
-	t.dirty = append(t.dirty, e)
-	t.dirtyBytes += recordOverhead + 3*len(e.rec.Resource) + len(e.rec.Metadata) + (len(e.rec.Outcomes)+1)*(MaxRequestIDBytes+len(e.rec.Holder.Principal))
+	size := e.size()
+	t.dirtyBytes += size - e.counted
+	e.counted = size
+}
+
+// size bounds from above what storing the entry takes: a round that turns out too large ends the term.
+func (e *entry) size() int {
+	size := recordOverhead + 3*len(e.rec.Resource) + len(e.rec.Metadata) + len(e.rec.Holder.Principal)
+	for i := range e.rec.Outcomes {
+		size += outcomeOverhead + len(e.rec.Outcomes[i].Principal) + len(e.rec.Outcomes[i].RequestID)
+	}
+	if e.dirtyCheck {
+		size += len(e.checkpoint)
+	}
+	return size
 }
 
 func (t *Table) reply(id CallID, value any) {

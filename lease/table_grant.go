@@ -126,7 +126,6 @@ func (t *Table) grant(m Moment, e *entry, w waiter) {
 	e.deadline = w.intake.Add(c.TTL)
 	t.wakeAt(e, e.deadline)
 	t.mark(e)
-	t.dirtyBytes += len(c.Metadata)
 	if w.call != 0 {
 		t.reply(w.call, e.grantReply(false))
 	}

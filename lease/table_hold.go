@@ -105,7 +105,6 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 	e.rec.HasCheckpoint = len(c.Data) > 0
 	e.dirtyCheck = true
 	t.mark(e)
-	t.dirtyBytes += len(c.Data)
 	t.reply(r.ID, nil)
 }
 
