@@ -114,6 +114,7 @@ type entry struct {
 	counted    int  // its part of dirtyBytes
 	dirtyCheck bool // the checkpoint changed
 	gone       bool // to be deleted
+	ended      bool // the store still says held: to be stored with the next tick
 }
 
 // NewTable makes an empty table that hands out tokens of epoch. It hands out none before Allow.
@@ -159,6 +160,8 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 	if e.rec.Held && e.rec.Token.Epoch() != t.epoch {
 		e.rec.remember(e.rec.Holder.Principal, e.rec.RequestID, e.rec.Token, EndExpired)
 		e.rec.Held, e.rec.Ending, e.rec.End = false, false, EndExpired
+		e.ended = true
+		t.wakeAt(e, m.Now)
 	}
 	if e.rec.Held {
 		t.count(e, 1)
@@ -251,7 +254,7 @@ const (
 
 // mark notes that the record, as it now is, has to be stored.
 func (t *Table) mark(e *entry) {
-	e.gone = false
+	e.gone, e.ended = false, false
 	if !e.dirty {
 		e.dirty, e.counted = true, 0
 		t.dirty = append(t.dirty, e)

@@ -114,6 +114,9 @@ func (t *Table) waiterDue(m Moment, w *waiter) {
 
 func (t *Table) entryDue(m Moment, e *entry) {
 	switch {
+	case e.ended:
+		t.mark(e)
+		t.wakeFree(e)
 	case e.rec.Held && e.deadline <= m.Now:
 		t.expire(m, e)
 	case e.rec.Held:
