@@ -50,6 +50,9 @@ func (t *Table) enqueue(m Moment, e *entry, r Request, c Acquire) {
 	e.queue = slices.Insert(e.queue, at, w)
 	t.byRequest[w.key()] = w
 	t.listen(m, w, r, c)
+	if !e.rec.Held {
+		t.wakeFree(e) // when the lock delay ends, not with the next poll
+	}
 }
 
 // poll lets a waiting request wait on, at its place, with what the new poll says about time.
