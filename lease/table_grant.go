@@ -21,6 +21,7 @@ func (t *Table) acquire(m Moment, r Request, c Acquire) {
 	e := t.entries[c.Resource]
 	if e != nil {
 		t.settle(m, e, r.Intake)
+		t.promote(m, e) // who waited out the lock delay comes first, though no tick has come yet
 		if t.known(m, e, r, c) {
 			return
 		}

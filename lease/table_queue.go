@@ -66,11 +66,10 @@ func (t *Table) poll(m Moment, w *waiter, r Request, c Acquire) {
 	}
 	w.acquire.TTL = c.TTL
 	t.listen(m, w, r, c)
-	if c.Wait <= 0 {
-		t.answerWaiting(m, w)
-		return
-	}
 	t.promote(m, w.entry)
+	if c.Wait <= 0 && w.call == r.ID && w.entry != nil {
+		t.answerWaiting(m, w)
+	}
 }
 
 func (t *Table) listen(m Moment, w *waiter, r Request, c Acquire) {
