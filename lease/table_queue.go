@@ -172,6 +172,7 @@ func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
 	e.rec.remember(c.Principal, c.RequestID, 0, EndCancelled)
 	t.mark(e)
 	if !e.rec.Held {
+		e.freedAt = m.Now // remembered as long as any other outcome
 		t.wakeFree(e)
 	}
 	t.reply(r.ID, fence.Token(0))
