@@ -150,7 +150,7 @@ func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
 	t.settle(m, e, r.Intake)
 	if e.rec.Held && e.rec.Holder.Principal == c.Principal && e.rec.RequestID == c.RequestID {
 		if e.rec.Holder.Instance != c.Instance {
-			t.refuse(r.ID, Errorf(ReasonNotHolder, "request %q for %q is another instance's", c.RequestID, c.Resource))
+			t.refuse(r.ID, anothersError(c))
 			return
 		}
 		token := e.rec.Token
@@ -163,6 +163,10 @@ func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
 		return
 	}
 	if w := t.byRequest[waitKey{c.Resource, c.Principal, c.RequestID}]; w != nil {
+		if w.acquire.Instance != c.Instance {
+			t.refuse(r.ID, anothersError(c))
+			return
+		}
 		if w.call != 0 {
 			t.refuse(w.call, Errorf(ReasonReleased, "request %q for %q was cancelled", c.RequestID, c.Resource))
 		}
@@ -176,6 +180,11 @@ func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
 		t.wakeFree(e)
 	}
 	t.reply(r.ID, fence.Token(0))
+}
+
+// anothersError protects a request from another process of the same principal that happens to use the same id.
+func anothersError(c CancelAcquire) *Error {
+	return Errorf(ReasonNotHolder, "request %q for %q is another instance's", c.RequestID, c.Resource)
 }
 
 func checkCancel(c CancelAcquire) *Error {
