@@ -3,9 +3,11 @@
 package lease
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease/clock"
@@ -83,18 +85,31 @@ func (t *Table) checkAcquire(rule int, c Acquire) *Error {
 	switch {
 	case c.TTL < minTTL || c.TTL > maxTTL:
 		return Invalid("ttl", fmt.Sprintf("is %v", c.TTL), fmt.Sprintf("use %v to %v for %q", minTTL, maxTTL, c.Resource))
-	case c.RequestID == "" || len(c.RequestID) > MaxRequestIDBytes:
-		return Invalid("request_id", fmt.Sprintf("is %d bytes long", len(c.RequestID)), fmt.Sprintf("use 1 to %d bytes", MaxRequestIDBytes))
+	case c.RequestID == "":
+		return Invalid("request_id", "is empty", fmt.Sprintf("use 1 to %d bytes", MaxRequestIDBytes))
 	case len(c.Metadata) > MaxMetadataBytes:
 		return Invalid("metadata", fmt.Sprintf("is %d bytes long", len(c.Metadata)), fmt.Sprintf("use at most %d", MaxMetadataBytes))
-	case len(c.Instance) > MaxInstanceBytes:
-		return Invalid("instance", fmt.Sprintf("is %d bytes long", len(c.Instance)), fmt.Sprintf("use at most %d", MaxInstanceBytes))
-	case len(c.Region) > MaxRegionBytes:
-		return Invalid("region", fmt.Sprintf("is %d bytes long", len(c.Region)), fmt.Sprintf("use at most %d", MaxRegionBytes))
 	case c.Priority < -MaxPriority || c.Priority > MaxPriority:
 		return Invalid("priority", fmt.Sprintf("is %d", c.Priority), fmt.Sprintf("use -%d to %d", MaxPriority, MaxPriority))
 	case len(pr.Regions) > 0 && !slices.Contains(pr.Regions, c.Region):
 		return Invalid("region", fmt.Sprintf("%q may not hold %q", c.Region, c.Resource), fmt.Sprintf("the policy allows %q", pr.Regions))
+	}
+	return cmp.Or(
+		checkText("request_id", c.RequestID, MaxRequestIDBytes), checkText("instance", c.Instance, MaxInstanceBytes),
+		checkText("region", c.Region, MaxRegionBytes), checkText("principal", string(c.Principal), maxPrincipalBytes),
+	)
+}
+
+// maxPrincipalBytes is the longest SPIFFE ID.
+const maxPrincipalBytes = 2048
+
+// checkText refuses what could not be stored, or not with every other record of a round.
+func checkText(field, text string, most int) *Error {
+	switch {
+	case len(text) > most:
+		return Invalid(field, fmt.Sprintf("is %d bytes long", len(text)), fmt.Sprintf("use at most %d", most))
+	case !utf8.ValidString(text):
+		return Invalid(field, "is not valid UTF-8", "use UTF-8")
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"cmp"
 	"slices"
 	"sort"
 	"time"
@@ -191,8 +192,8 @@ func checkCancel(c CancelAcquire) *Error {
 	if p := resourceProblem(string(c.Resource)); p != "" {
 		return Invalid("resource", p, "use the name of the request to cancel")
 	}
-	if c.RequestID == "" || len(c.RequestID) > MaxRequestIDBytes {
-		return Invalid("request_id", "is empty or too long", "use the id of the request to cancel")
+	if c.RequestID == "" {
+		return Invalid("request_id", "is empty", "use the id of the request to cancel")
 	}
-	return nil
+	return cmp.Or(checkText("request_id", c.RequestID, MaxRequestIDBytes), checkText("principal", string(c.Principal), maxPrincipalBytes))
 }
