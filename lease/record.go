@@ -70,6 +70,9 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 	if err := proto.Unmarshal(data, &m); err != nil {
 		return fmt.Errorf("lease record: %w", err)
 	}
+	if m.TtlMs < 0 || m.TtlMs > MaxTTL.Milliseconds() {
+		return fmt.Errorf("lease record of %q: TTL %d ms is outside of 0 to %d", m.Resource, m.TtlMs, MaxTTL.Milliseconds())
+	}
 	*r = Record{
 		Resource: Resource(m.Resource), Token: fence.Token(m.Token), Held: m.Held, Ending: m.Ending,
 		Holder:    Holder{Principal: Principal(m.Principal), Instance: m.Instance, Region: m.Region},
@@ -94,12 +97,19 @@ func (r *Record) check() error {
 	switch {
 	case resourceProblem(string(r.Resource)) != "":
 		return fmt.Errorf("lease record: resource %s", resourceProblem(string(r.Resource)))
-	case r.Held && !r.Token.Valid():
-		return fmt.Errorf("lease record of %q: held under the invalid token %d", r.Resource, int64(r.Token))
-	case r.Held && (r.TTL < MinTTL || r.TTL > MaxTTL):
-		return fmt.Errorf("lease record of %q: TTL %v is outside of %v to %v", r.Resource, r.TTL, MinTTL, MaxTTL)
+	case !r.Token.Valid() && (r.Held || r.Token != 0):
+		return fmt.Errorf("lease record of %q: invalid token %d", r.Resource, int64(r.Token))
+	case r.Held && r.TTL < MinTTL:
+		return fmt.Errorf("lease record of %q: held for %v, less than %v", r.Resource, r.TTL, MinTTL)
+	case r.Ending && !r.Held:
+		return fmt.Errorf("lease record of %q: ending, but not held", r.Resource)
 	case len(r.Outcomes) > MaxOutcomes:
 		return fmt.Errorf("lease record of %q: %d outcomes, at most %d", r.Resource, len(r.Outcomes), MaxOutcomes)
+	}
+	for _, o := range r.Outcomes {
+		if o.Token != 0 && !o.Token.Valid() {
+			return fmt.Errorf("lease record of %q: request %q ended under the invalid token %d", r.Resource, o.RequestID, int64(o.Token))
+		}
 	}
 	return nil
 }
