@@ -62,6 +62,8 @@ func (r PolicyRule) validate(at string) error {
 	switch {
 	case r.MinTTL != 0 && r.MinTTL < MinTTL:
 		return Invalid(at+".ttl_min", fmt.Sprintf("is %v", r.MinTTL), fmt.Sprintf("use at least %v", MinTTL))
+	case minTTL > MaxTTL:
+		return Invalid(at+".ttl_min", fmt.Sprintf("is %v", minTTL), fmt.Sprintf("use at most %v", MaxTTL))
 	case maxTTL > MaxTTL:
 		return Invalid(at+".ttl_max", fmt.Sprintf("is %v", r.MaxTTL), fmt.Sprintf("use at most %v", MaxTTL))
 	case minTTL > maxTTL:
