@@ -14,19 +14,23 @@ func benchCluster(b *testing.B) (*Member, quorum.Term) {
 	return m, claim(b, m)
 }
 
+// BenchmarkCommit commits keys that are put one by one, and keys that are packed (see pack.go).
 func BenchmarkCommit(b *testing.B) {
-	for _, writes := range []int{1, 100, quorum.MaxCommitWrites} {
-		b.Run(fmt.Sprint(writes), func(b *testing.B) {
-			m, term := benchCluster(b)
-			batch := make([]quorum.Write, writes)
-			for i := range batch {
-				batch[i] = write(fmt.Sprint(i), "a value of some thirty characters")
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				commit(b, m, term, batch...)
-			}
-		})
+	for kind, prefix := range map[string]string{"plain": "test/", "packed": "lease/"} {
+		for _, writes := range []int{1, 100, quorum.MaxCommitWrites} {
+			b.Run(fmt.Sprint(kind, "/", writes), func(b *testing.B) {
+				m, term := benchCluster(b)
+				batch := make([]quorum.Write, writes)
+				for i := range batch {
+					batch[i] = quorum.Write{
+						Key: fmt.Sprint(quorum.Prefix, prefix, i), Value: []byte("a value of some thirty characters")}
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					commit(b, m, term, batch...)
+				}
+			})
+		}
 	}
 }
 

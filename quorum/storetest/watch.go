@@ -160,14 +160,17 @@ func watchResumesFromAnyRevision(w *world) {
 
 // A store may tidy up after many commits; neither the state nor the history shows it.
 func aLongHistoryIsTheSame(w *world) {
-	const commits, names = 1500, 40
+	const commits, names, last = 1500, 40, 900 // after the last only one more name is written
 	term := w.claim(0, "term")
 	revisions, want := []int64{int64(term)}, map[string]string{}
 	for n := range commits {
 		name := fmt.Sprint(n % names)
+		if n >= last {
+			name = "tail"
+		}
 		writes := []quorum.Write{put(name, fmt.Sprint(n))}
 		want[name] = fmt.Sprint(n)
-		if n%3 == 0 {
+		if n < last && n%3 == 0 {
 			other := fmt.Sprint((n + 7) % names)
 			writes = append(writes, del(other))
 			delete(want, other)
