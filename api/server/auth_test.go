@@ -14,10 +14,12 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	"github.com/writ-io/writ/api/server/identity"
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/clock"
 	"github.com/writ-io/writ/quorum"
 )
 
@@ -246,5 +248,39 @@ func TestInsecureCallersSayWhoTheyAre(t *testing.T) {
 	}
 	if !strings.Contains(n.log.String(), "serving without TLS") {
 		t.Error("no warning about serving without TLS")
+	}
+}
+
+// The authenticator by itself: what no path through the servers should ever present is refused all the same.
+func TestAuthenticatorFailsClosed(t *testing.T) {
+	q := newFake("a")
+	q.setNodes(quorum.Node{Name: "b", Principal: nodePrefix + "b"})
+	a := &authenticator{nodes: &nodeSet{quorum: q, clock: clock.Monotonic()}}
+	for _, c := range []struct {
+		name   string
+		info   credentials.AuthInfo
+		md     metadata.MD
+		reason lease.Reason
+	}{
+		{"no TLS", nil, nil, lease.ReasonUnauthenticated},
+		{"no TLS, but a name", nil, metadata.Pairs(keyInsecure, app, keyGateway, app), lease.ReasonUnauthenticated},
+		{"TLS of others", credentials.TLSInfo{}, nil, lease.ReasonUnauthenticated},
+		{"gateway without a name", inProcess{}, nil, lease.ReasonUnauthenticated},
+		{"gateway with two names", inProcess{}, metadata.Pairs(keyGateway, app, keyGateway, "x"), lease.ReasonUnauthenticated},
+		{"gateway that forwards", inProcess{}, metadata.Pairs(keyGateway, nodePrefix+"b", keyForwarded, app), lease.ReasonDenied},
+		{"gateway", inProcess{}, metadata.Pairs(keyGateway, app), ""},
+		{"node that forwards", identity.AuthInfo{Principal: nodePrefix + "b"}, metadata.Pairs(keyForwarded, app), ""},
+	} {
+		ctx := peer.NewContext(metadata.NewIncomingContext(t.Context(), c.md), &peer.Peer{AuthInfo: c.info})
+		got, err := a.authenticate(ctx)
+		if lease.ReasonOf(err) != c.reason {
+			t.Errorf("%s: %v, want %q", c.name, err, c.reason)
+		}
+		if err == nil && callerOf(got).principal != app {
+			t.Errorf("%s: is %q, want %q", c.name, callerOf(got).principal, app)
+		}
+	}
+	if _, err := a.authenticate(t.Context()); lease.ReasonOf(err) != lease.ReasonUnauthenticated {
+		t.Errorf("no peer: %v", err)
 	}
 }

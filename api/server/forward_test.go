@@ -160,7 +160,7 @@ func blocked(q *fakeQuorum) (taken, abandoned chan struct{}) {
 
 // A coordinator that hangs is left as soon as another one decides.
 func TestChangeOfCoordinatorEndsAnAttempt(t *testing.T) {
-	a, b := pair(t, nil)
+	a, b := pair(t, func(c *Config) { c.Forward.Timeout = time.Hour })
 	taken, abandoned := blocked(a.quorum)
 	calls := acquired(b.quorum)
 	c := b.dial(app)
@@ -171,7 +171,6 @@ func TestChangeOfCoordinatorEndsAnAttempt(t *testing.T) {
 		}
 	})
 	<-taken
-	// While nobody is known to decide, the old one may still answer.
 	b.quorum.setCoordinator(quorum.Node{})
 	eventually(t, "b knows of no coordinator", func() bool { return b.server.tracker.current().node.Name == "" })
 	b.quorum.setCoordinator(b.info)
@@ -179,6 +178,55 @@ func TestChangeOfCoordinatorEndsAnAttempt(t *testing.T) {
 	wg.Wait()
 	if calls.Load() != 1 {
 		t.Errorf("the new coordinator was asked %d times, want once", calls.Load())
+	}
+}
+
+// While nobody is known to decide, the old coordinator may still answer.
+func TestLossOfCoordinatorEndsNoAttempt(t *testing.T) {
+	a, b := pair(t, nil)
+	taken, answer := make(chan struct{}, 10), make(chan struct{})
+	a.quorum.onAcquire = func(ctx context.Context, cmd lease.Acquire) (lease.AcquireOutcome, error) {
+		taken <- struct{}{}
+		select {
+		case <-answer:
+			return grantOf(cmd), nil
+		case <-ctx.Done():
+			return lease.AcquireOutcome{}, ctx.Err()
+		}
+	}
+	c := b.dial(app)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := c.leases.Acquire(testContext(t), acquireRequest("a/b")); err != nil {
+			t.Errorf("answered by the old coordinator: %v", err)
+		}
+	})
+	<-taken
+	b.quorum.setCoordinator(quorum.Node{})
+	eventually(t, "b knows of no coordinator", func() bool { return b.server.tracker.current().node.Name == "" })
+	close(answer)
+	wg.Wait()
+	if len(taken) != 0 {
+		t.Error("the coordinator was asked again")
+	}
+}
+
+// A request that was taken and waited has all its patience again.
+func TestPatienceBeginsAnewAfterAWait(t *testing.T) {
+	const patience = 100 * time.Millisecond
+	a, b := pair(t, func(c *Config) { c.Forward.Patience = patience })
+	var calls atomic.Int32
+	a.quorum.onAcquire = func(_ context.Context, cmd lease.Acquire) (lease.AcquireOutcome, error) {
+		switch calls.Add(1) {
+		case 2:
+			<-time.After(2 * patience) // a long wait, and then the coordinator is deposed
+		case 3:
+			return grantOf(cmd), nil
+		}
+		return lease.AcquireOutcome{}, lease.Errorf(lease.ReasonNotCoordinator, "not any more")
+	}
+	if _, err := b.dial(app).leases.Acquire(testContext(t), acquireRequest("a/b")); err != nil {
+		t.Errorf("after %d calls: %v", calls.Load(), err)
 	}
 }
 

@@ -196,6 +196,30 @@ func TestJSONErrors(t *testing.T) {
 	}
 }
 
+// Forms and headers cannot turn one method into another.
+func TestMethodsAreNotDisguised(t *testing.T) {
+	ca := newAuthority(t)
+	n := start(t, ca, newFake("a"), nil)
+	for _, override := range []string{"", http.MethodGet} {
+		req, err := http.NewRequestWithContext(testContext(t), http.MethodPost, n.url("/v1/keys"), strings.NewReader("x=1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if override != "" {
+			req.Header.Set("X-HTTP-Method-Override", override)
+		}
+		resp, err := n.web(ca.source(app)).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("POST disguised as GET (%q): status %d, want 405", override, resp.StatusCode)
+		}
+	}
+}
+
 // A page of another origin must not act with the certificate of the browser.
 func TestForeignPagesAreRefused(t *testing.T) {
 	ca := newAuthority(t)
