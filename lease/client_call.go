@@ -35,19 +35,24 @@ func clientRetryable(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// call asks one node after the other until one answers or ctx ends, at the latest after CallTimeout. A node gets
-// AttemptTimeout to answer, and less if the call serves a lease: ttl is that of the lease, or 0. What the call does must be
-// idempotent: an attempt without an answer may have been carried out.
-func (c *Client) call(ctx context.Context, what string, ttl time.Duration, do func(context.Context, *dialEndpoint) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
+// call asks one node after the other until one answers or ctx ends, at the latest after CallTimeout; a node gets
+// AttemptTimeout to answer. A call that serves a lease is given the time within which it is worth anything, otherwise 0,
+// and no node gets more than a quarter of that. What the call does must be idempotent: an attempt without an answer may
+// have been carried out.
+func (c *Client) call(ctx context.Context, what string, within time.Duration, do func(context.Context, *dialEndpoint) error) error {
+	total := c.cfg.CallTimeout
+	if within > 0 {
+		total = min(total, within)
+	}
+	ctx, cancel := context.WithTimeout(ctx, total)
 	defer cancel()
 	tour := c.nodes.tour()
 	var last error
 	for {
 		e := tour.next()
 		limit := c.cfg.AttemptTimeout
-		if ttl > 0 {
-			limit = min(limit, max(ttl/4, clientSlack(e)))
+		if within > 0 {
+			limit = min(limit, max(within/4, clientSlack(e)))
 		}
 		err := c.attempt(ctx, e, limit, do)
 		if err == nil || !clientRetryable(err) {

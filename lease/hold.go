@@ -193,12 +193,10 @@ func (h *Hold) call(ctx context.Context, what string, do func(context.Context, *
 	if left == 0 { // in doubt for the moment; a renewal is on its way
 		left = h.grant.TTL
 	}
-	limited, stop := context.WithTimeout(ctx, left)
-	defer stop()
-	call, cancel := context.WithCancelCause(limited)
+	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(h.ctx, func() { cancel(h.Err()) })()
-	err := h.client.call(call, what, h.grant.TTL, do)
+	err := h.client.call(call, what, left, do)
 	switch reason := ReasonOf(err); {
 	case reason == ReasonExpired, reason == ReasonNotHolder, reason == ReasonReleased:
 		h.client.shell.step(KeeperEnded{ID: h.id, Reason: reason})
@@ -237,13 +235,11 @@ func (h *Hold) Release(ctx context.Context) error {
 	if errors.As(h.Err(), &lost) && lost.Cause == LostEnded {
 		return lost
 	}
-	// Once the TTL has passed there is nothing left to end.
-	ctx, cancel := context.WithTimeout(ctx, h.grant.TTL)
-	defer cancel()
 	request := &writv1.ReleaseRequest{
 		Resource: string(h.grant.Resource), Token: uint64(h.grant.Token), Instance: h.client.cfg.Instance,
 	}
 	attempts := 0
+	// Once the TTL has passed there is nothing left to end.
 	err := h.client.call(ctx, "release", h.grant.TTL, func(ctx context.Context, e *dialEndpoint) error {
 		attempts++
 		_, err := e.lease.Release(ctx, request)
