@@ -87,7 +87,7 @@ func (a *app) runUnder(ctx context.Context, name string, command []string, f run
 			Args: command, Env: append(os.Environ(), a.environment(ctx, hold)...),
 			Files: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Terminal: terminal,
 		},
-		Interactive: terminal.Ours(), Hold: heldLease{hold}, Clock: clock.System(), TTL: hold.TTL(), Grace: f.grace,
+		Interactive: terminal != nil && terminal.Ours(), Hold: heldLease{hold}, Clock: clock.System(), TTL: hold.TTL(), Grace: f.grace,
 		Signals: signals, Say: a.say,
 	})
 	if outcome.Left != "" {
