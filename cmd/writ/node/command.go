@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
 	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease/clock"
 )
 
 // Commands are the commands that run nodes, for the root.
@@ -67,6 +69,9 @@ func newLogger(c Log, out io.Writer) hclog.Logger {
 	})
 }
 
+// echo is how long after a signal another one is the same once more.
+const echo = 300 * time.Millisecond
+
 // serve runs a node until a signal or its failure ends it.
 func serve(ctx context.Context, config Config, o Options) error {
 	signals := make(chan os.Signal, 4)
@@ -97,12 +102,14 @@ func serve(ctx context.Context, config Config, o Options) error {
 // awaitStop waits for a stop to finish, or for the second signal, which it answers with an error: the process then exits
 // and leaves the rest to the kernel. Nothing is lost by that but the orderly hand-over.
 func awaitStop(stopped <-chan error, signals <-chan os.Signal) error {
+	began := clock.System().Now()
 	for {
 		select {
 		case err := <-stopped:
 			return err
 		case s := <-signals:
-			if s != syscall.SIGHUP {
+			// Wrappers such as timeout(1) send the first one twice, to the process and to its group.
+			if s != syscall.SIGHUP && clock.System().Now().Sub(began) > echo {
 				return fmt.Errorf("stopped at once by a second signal (%v)", s)
 			}
 		}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -267,7 +268,7 @@ func copyTree(t *testing.T, from, to string) {
 	}
 }
 
-// tree lists what is below a directory, with sizes and times, to show that nothing was changed.
+// tree lists what is below a directory, with modes and contents, to show that nothing was changed.
 func tree(t *testing.T, dir string) []string {
 	t.Helper()
 	var out []string
@@ -279,9 +280,13 @@ func tree(t *testing.T, dir string) []string {
 		if err != nil {
 			return err
 		}
-		line := fmt.Sprintf("%s %v %d", strings.TrimPrefix(path, dir), info.Mode(), info.Size())
-		if !d.IsDir() { // a probe that was removed again changes the time of a directory
-			line += info.ModTime().String()
+		line := fmt.Sprintf("%s %v", strings.TrimPrefix(path, dir), info.Mode())
+		if !d.IsDir() {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			line += fmt.Sprintf(" %d bytes %.8x", len(content), sha256.Sum256(content))
 		}
 		out = append(out, line)
 		return nil
@@ -311,7 +316,8 @@ func (c *testCluster) refused(i int, minEpoch fence.Epoch, kind error, words ...
 
 func checkWords(t *testing.T, text string, words ...string) {
 	t.Helper()
-	if strings.Contains(strings.TrimSpace(text), "\n") {
+	text = strings.TrimSpace(text)
+	if strings.Contains(text, "\n") {
 		t.Errorf("more than one line: %s", text)
 	}
 	for _, word := range words {

@@ -11,6 +11,7 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/quorum/etcd"
 )
 
 // admin calls f until the quorum lets it through: the store refuses changes until it has been connected for some seconds.
@@ -90,19 +91,36 @@ func TestReplacedMemberKeepsItsWitness(t *testing.T) {
 	c.ready()
 }
 
-func TestReplacedMemberWithAnEmptyDirectory(t *testing.T) {
+// With directory and witness gone, only the quorum can tell that there is something that the node has forgotten.
+func TestForgetfulNodeIsRefused(t *testing.T) {
 	c := newCluster(t, 3)
 	c.start(c.all()...)
 	c.ready()
 	first := c.acquire(0, "a")
 	c.stop(2)
-	must(t, os.RemoveAll(c.configs[2].DataDir))
+	for _, join := range []bool{false, true} {
+		must(t, os.RemoveAll(c.configs[2].DataDir))
+		c.configs[2].Bootstrap.Join = join
+		err := c.tryStart(2, 0)
+		if !errors.Is(err, etcd.ErrForgotten) {
+			t.Fatalf("got %v, want ErrForgotten", err)
+		}
+		checkWords(t, err.Error(), "data_dir:", "has run before", "add this node anew")
+		if left := tree(t, c.configs[2].DataDir); len(left) != 2 {
+			t.Errorf("the attempt left %q, want a lock file", left)
+		}
+	}
 	c.replace(0, 2)
 	c.start(2)
 	c.ready()
 	if second := c.acquire(2, "a"); second.Epoch() != first.Epoch() {
 		t.Errorf("token %v after %v: the epoch changed", second, first)
 	}
+
+	// Its store alone: the witness knows, and lets a setting that was left behind not pass for an admission.
+	c.stop(2)
+	must(t, os.RemoveAll(c.storePath(2)))
+	c.refused(2, 0, etcd.ErrForgotten, "add this node anew")
 }
 
 // A node that cannot join yet can try again.
@@ -137,5 +155,31 @@ func TestRemainsOfAFirstStart(t *testing.T) {
 	c.refused(0, 0, quorum.ErrWitnessMissing, bothWays...)
 	must(t, quorum.SaveWitness(c.witnessPath(0), quorum.Witness{Cluster: "test", Node: "n1"}))
 	c.start(0)
+	c.acquire(0, "a")
+}
+
+func TestRemovedNodeSaysSo(t *testing.T) {
+	c := newCluster(t, 3)
+	c.start(c.all()...)
+	c.ready()
+	c.admin(0, func(ctx context.Context, admin writv1.ClusterServiceClient) error {
+		_, err := admin.MemberRemove(ctx, &writv1.MemberRemoveRequest{Name: "n3"})
+		return err
+	})
+	removed := c.nodes[2]
+	c.nodes[2] = nil
+	eventually(t, func() string {
+		select {
+		case <-removed.Done():
+			return ""
+		default:
+			return "the removed node goes on"
+		}
+	})
+	if err := removed.Stop(t.Context()); !errors.Is(err, etcd.ErrRemoved) {
+		t.Errorf("got %v, want ErrRemoved", err)
+	} else {
+		checkWords(t, err.Error(), `node "n3"`, "can be deleted")
+	}
 	c.acquire(0, "a")
 }

@@ -226,13 +226,16 @@ func (n *Node) prepare(minEpoch fence.Epoch) (w quorum.Witness, undo func() erro
 			return w, undo, err
 		}
 	}
-	if f.witnessErr != nil && !f.hasStore && minEpoch == 0 {
-		// The witness of a node that has never run is worth nothing unless the store came to be.
+	if !f.hasStore && minEpoch == 0 {
+		// What was noted for a member that is yet to be made is worth nothing if it was not.
 		undo = func() error {
-			if etcd.HasMember(n.dir.store()) {
+			switch {
+			case etcd.HasMember(n.dir.store()):
 				return nil
+			case f.witnessErr != nil:
+				return os.Remove(n.dir.witness())
 			}
-			return os.Remove(n.dir.witness())
+			return n.dir.saveWitness(f.witness)
 		}
 	}
 	return w, undo, n.dir.saveWitness(w)

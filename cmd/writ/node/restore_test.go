@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -8,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
@@ -131,6 +135,50 @@ func TestForcedNewQuorum(t *testing.T) {
 	c.ready()
 	if third := c.acquire(0, "a"); third.Epoch() != second.Epoch() {
 		t.Errorf("token %v after %v: joining changed the epoch", third, second)
+	}
+}
+
+// All witnesses and one store are left: a copy of it makes up for the others.
+func TestRestoreOfOneStoreEverywhere(t *testing.T) {
+	c := newCluster(t, 3)
+	c.start(c.all()...)
+	c.ready()
+	c.acquire(0, "a")
+	c.stop(c.all()...)
+	backup := filepath.Join(t.TempDir(), "data")
+	copyTree(t, c.configs[1].DataDir, backup)
+	for i := range c.configs {
+		must(t, os.RemoveAll(c.storePath(i)))
+	}
+	c.restore(Restore{FromData: backup}, c.all()...)
+	c.start(c.all()...)
+	if token := c.acquire(2, "a"); token.Epoch() != 2 {
+		t.Errorf("token %v, want one of epoch 2", token)
+	}
+}
+
+// Nodes that were restored from different backups do not become one quorum.
+func TestRestoreOfDifferentBackups(t *testing.T) {
+	c := newCluster(t, 2)
+	c.start(c.all()...)
+	c.ready()
+	backups := []string{c.snapshot(0)}
+	c.acquire(0, "a")
+	backups = append(backups, c.snapshot(0))
+	c.stop(c.all()...)
+	for i, backup := range backups {
+		c.restore(Restore{Snapshot: backup}, i)
+	}
+	c.start(c.all()...)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if resp, err := c.leases(0).Acquire(ctx, &writv1.AcquireRequest{Resource: "a", Ttl: durationpb.New(longestTTL)}); err == nil {
+		t.Errorf("granted %v", resp)
+	}
+	for _, n := range c.nodes {
+		if reason := n.Status().NotReady; reason == "" {
+			t.Errorf("%s is ready", n.config.Name)
+		}
 	}
 }
 

@@ -42,13 +42,24 @@ func (n *Node) Reload() error {
 // and ends service and store. Requests are cut off after ten seconds, or when ctx ends. It answers what went wrong, and
 // Err for a node that had failed. It may be called again, and then answers the same.
 func (n *Node) Stop(ctx context.Context) error {
-	n.stopOnce.Do(func() { n.stopErr = n.stop(ctx) })
+	n.stopOnce.Do(func() {
+		n.beginStop()
+		n.handOver(ctx)
+		n.stopErr = n.stop(ctx)
+	})
+	return n.stopErr
+}
+
+// stopLast is Stop for the last node of a quorum that ends: there is nobody to hand over to.
+func (n *Node) stopLast(ctx context.Context) error {
+	n.stopOnce.Do(func() {
+		n.beginStop()
+		n.stopErr = n.stop(ctx)
+	})
 	return n.stopErr
 }
 
 func (n *Node) stop(ctx context.Context) error {
-	n.beginStop()
-	n.handOver(ctx)
 	drain, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	if err := n.server.GracefulStop(drain); err != nil {

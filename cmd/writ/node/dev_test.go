@@ -1,0 +1,286 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/writ-io/writ/cmd/writ/node/demo"
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
+)
+
+// sourced answers what a shell makes of the env file in dir, as variables.
+func sourced(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", `. "$1" && env`, "sh", filepath.Join(dir, devEnvFile)).Output()
+	must(t, err)
+	env := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.HasPrefix(name, "WRIT_") {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+func clientOf(t *testing.T, env map[string]string) *lease.Client {
+	t.Helper()
+	c, err := lease.Dial(t.Context(), lease.Config{
+		Endpoints: strings.Split(env["WRIT_ENDPOINTS"], ","), Region: env["WRIT_REGION"],
+		CAFile: env["WRIT_CA"], CertFile: env["WRIT_CERT"], KeyFile: env["WRIT_KEY"], Insecure: env["WRIT_INSECURE"] == "true",
+	})
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// readyAfter reads how long a dev quorum took to start.
+func readyAfter(t *testing.T, p *process) time.Duration {
+	t.Helper()
+	p.says("Press Ctrl-C to stop")
+	stdout, _ := p.output()
+	found := regexp.MustCompile(`is ready after ([0-9.ms]+[ms]);`).FindStringSubmatch(stdout)
+	if found == nil {
+		t.Fatalf("does not say when it was ready: %s", stdout)
+	}
+	took, err := time.ParseDuration(found[1])
+	must(t, err)
+	t.Logf("ready after %v", took)
+	return took
+}
+
+func TestDevKeepsItsDirectory(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "it's here")
+	var last fence.Token
+	var endpoints string
+	for round := range 2 {
+		args := []string{"dev", "--dir", dir}
+		if round == 0 {
+			args = append(args, "--base-port", "0") // later it is known
+		}
+		p := run(t, nil, args...)
+		if took := readyAfter(t, p); took > 5*time.Second {
+			t.Errorf("ready after %v, want less than 5s", took)
+		}
+		checkModes(t, dir)
+		env := sourced(t, dir)
+		if endpoints == "" {
+			endpoints = env["WRIT_ENDPOINTS"]
+		}
+		if env["WRIT_ENDPOINTS"] != endpoints || env["WRIT_REGION"] != "eu" {
+			t.Errorf("environment %v, endpoints were %s", env, endpoints)
+		}
+		hold, err := clientOf(t, env).Acquire(t.Context(), "a", lease.AcquireOptions{TTL: time.Second})
+		must(t, err)
+		if hold.Token() <= last {
+			t.Errorf("token %v after %v", hold.Token(), last)
+		}
+		if holder := hold.Holder(); holder.Principal != "spiffe://writ.dev/user/dev" {
+			t.Errorf("holder %v", holder)
+		}
+		last = hold.Token()
+		checkHTTP(t, p, env)
+		p.signal(syscall.SIGINT)
+		p.exits(0)
+	}
+	run(t, nil, "dev", "--dir", dir, "--regions", "eu,us").complains("--regions:", "was made with eu,us,ap")
+	run(t, nil, "dev", "--dir", dir, "--base-port", "1").complains("--base-port:", "leave it out")
+	run(t, nil, "dev", "--dir", dir, "--insecure").complains("--insecure:", "was made otherwise")
+}
+
+// checkModes checks that nobody but the owner can read a key.
+func checkModes(t *testing.T, dir string) {
+	t.Helper()
+	keys := 0
+	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if strings.HasSuffix(path, "-key.pem") || strings.Contains(path, keysDir+"/") {
+			keys++
+			if info.Mode().Perm() != 0o600 {
+				t.Errorf("%s has mode %v", path, info.Mode())
+			}
+		}
+		return nil
+	}))
+	if keys < 12 { // two authorities, two of each node, one of each node for writs, one of the user
+		t.Errorf("%d keys were found", keys)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+	}
+}
+
+// checkHTTP asks over REST as the printed curl command does.
+func checkHTTP(t *testing.T, p *process, env map[string]string) {
+	t.Helper()
+	stdout, _ := p.output()
+	url := regexp.MustCompile(`https?://\S+/v1/cluster/status`).FindString(stdout)
+	pool := x509.NewCertPool()
+	ca, err := os.ReadFile(env["WRIT_CA"])
+	must(t, err)
+	pool.AppendCertsFromPEM(ca)
+	pair, err := tls.LoadX509KeyPair(env["WRIT_CERT"], env["WRIT_KEY"])
+	must(t, err)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Get(url)
+	must(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	var answer struct {
+		Ready bool  `json:"ready"`
+		Nodes []any `json:"nodes"`
+	}
+	raw, err := io.ReadAll(resp.Body)
+	must(t, err)
+	if err := json.Unmarshal(raw, &answer); err != nil || !answer.Ready || len(answer.Nodes) != 3 {
+		t.Errorf("%s answers %s (%v)", url, raw, err)
+	}
+}
+
+func TestDevInsecure(t *testing.T) {
+	t.Parallel()
+	temp := t.TempDir()
+	p := run(t, []string{"TMPDIR=" + temp}, "dev", "--base-port", "0", "--insecure", "--regions", "here")
+	p.says("Press Ctrl-C to stop: everything goes with it")
+	dirs, err := filepath.Glob(filepath.Join(temp, "*"))
+	must(t, err)
+	if len(dirs) != 1 {
+		t.Fatalf("temporary directories %q", dirs)
+	}
+	env := sourced(t, dirs[0])
+	if env["WRIT_INSECURE"] != "true" || env["WRIT_CA"] != "" {
+		t.Errorf("environment %v", env)
+	}
+	_, err = clientOf(t, env).Acquire(t.Context(), "a", lease.AcquireOptions{})
+	must(t, err)
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+	if left, err := filepath.Glob(filepath.Join(temp, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+func TestDevRefuses(t *testing.T) {
+	t.Parallel()
+	base, err := freePorts(3, nil)
+	must(t, err)
+	taken, err := net.Listen("tcp", devAddress(base+1))
+	must(t, err)
+	defer func() { _ = taken.Close() }()
+	broken := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(broken, devPlanFile), []byte("{"), 0o600))
+	for _, test := range []struct {
+		args  []string
+		words []string
+	}{
+		{[]string{"--base-port", fmt.Sprint(base)}, []string{"--base-port:", "region eu", devAddress(base + 1), "address already in use", "choose other ports"}},
+		{[]string{"--base-port", "65520"}, []string{"--base-port:", "leaves no ports for ap"}},
+		{[]string{"--regions", "eu,eu"}, []string{"--regions:", `names "eu" twice`}},
+		{[]string{"--regions", "ca"}, []string{"--regions:", `names "ca"`}},
+		{[]string{"--regions", "../x"}, []string{"--regions:", `names "../x"`}},
+		{[]string{"--dir", broken}, []string{"--dir", "cannot be read", "name an empty directory"}},
+		{[]string{"--dir", "/proc/nowhere"}, []string{"--dir:", "name a directory that can be made"}},
+		{[]string{"--demo", "--dir", broken}, []string{"--dir:", "leave it out"}},
+		{[]string{"--demo", "--regions", "eu,us"}, []string{"--regions:", "name three"}},
+	} {
+		run(t, nil, append([]string{"dev"}, test.args...)...).complains(test.words...)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	temp := t.TempDir()
+	p := run(t, []string{"TMPDIR=" + temp, "WRIT_ENDPOINTS=nowhere:1", "WRIT_INSECURE=true"}, "dev", "--demo")
+	p.exits(0)
+	stdout, stderr := p.output()
+	t.Log(stdout)
+	rows := regexp.MustCompile(`(?m)^\d+ +.* (yes|NO)$`).FindAllStringSubmatch(stdout, -1)
+	if len(rows) != 11 {
+		t.Errorf("%d rows of the table, want 11", len(rows))
+	}
+	for _, row := range rows {
+		if row[1] != "yes" {
+			t.Errorf("not as promised: %s", row[0])
+		}
+	}
+	if strings.Contains(stdout, "\x1b") || stderr != "" {
+		t.Errorf("colours, or something on stderr: %q", stderr)
+	}
+	if left, err := filepath.Glob(filepath.Join(temp, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+func TestInterruptedDemo(t *testing.T) {
+	t.Parallel()
+	temp := t.TempDir()
+	p := run(t, []string{"TMPDIR=" + temp}, "dev", "--demo")
+	p.says("SIGSTOP to process")
+	p.signal(syscall.SIGINT)
+	p.complains("interrupted by interrupt")
+	stdout, _ := p.output()
+	pid := regexp.MustCompile(`SIGSTOP to process (\d+)`).FindStringSubmatch(stdout)[1]
+	eventually(t, func() string {
+		if _, err := os.Stat("/proc/" + pid); err == nil {
+			return "the paused process is still there"
+		}
+		return ""
+	})
+	if left, err := filepath.Glob(filepath.Join(temp, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+// stubborn is a quorum whose regions cannot be stopped.
+type stubborn struct{ demo.Quorum }
+
+func (stubborn) StopRegion(context.Context, string) error { return errors.New("it does not stop") }
+
+func TestBrokenPromiseIsTold(t *testing.T) {
+	t.Parallel()
+	must(t, os.Setenv(runCommand, "1")) // of the holder, which is this binary again
+	dir := t.TempDir()
+	plan, err := planDev([]string{"eu", "us", "ap"}, 0, false)
+	must(t, err)
+	q, err := startDev(t.Context(), dir, plan, "test")
+	must(t, err)
+	defer func() { must(t, q.stop(t.Context())) }()
+	holder, err := plan.client(dir, "holder")
+	must(t, err)
+	var out strings.Builder
+	err = demo.Tell(t.Context(), demo.Stage{
+		Out: &out, Dir: dir, Quorum: stubborn{q}, Regions: plan.Regions, Holder: environment(holder), Rival: q.client,
+	})
+	t.Log(out.String())
+	if !errors.Is(err, demo.ErrBroken) {
+		t.Errorf("got %v, want ErrBroken", err)
+	}
+	for _, want := range []string{`it does not stop +NO\n`, `10 .* not reached +NO\n`, `8 .* yes\n`} {
+		if !regexp.MustCompile(want).MatchString(out.String()) {
+			t.Errorf("the table does not say %s", want)
+		}
+	}
+}
