@@ -1,0 +1,221 @@
+//go:build linux
+
+package jepsen_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/jepsen/cluster"
+	"github.com/writ-io/writ/jepsen/history"
+	"github.com/writ-io/writ/lease"
+)
+
+const (
+	// pace is how often a client does something.
+	pace = 10 * time.Millisecond
+	// callLimit is how long a client waits for an answer.
+	callLimit = time.Second
+)
+
+// client calls random nodes and notes what came of it. It repeats nothing: each call is a line of the history.
+type client struct {
+	id        int
+	rng       *rand.Rand
+	nodes     [cluster.Size]writv1.LeaseServiceClient
+	resources []string
+	start     time.Time // the same for all clients
+	ops       []history.Op
+	holds     map[string]grip // by resource; what it believes to hold, without looking at the clock
+	past      map[string]grip // by resource; what it has lost, released or forgotten
+}
+
+// grip is a grant as its holder knows it.
+type grip struct {
+	token    uint64
+	instance string
+	ttl      time.Duration
+}
+
+func newCrowd(t *testing.T, c *cluster.Cluster, seed int64, size int, resources []string) []*client {
+	t.Helper()
+	crowd, start := make([]*client, size), time.Now()
+	for id := range crowd {
+		crowd[id] = &client{
+			id: id, rng: rand.New(rand.NewPCG(uint64(seed), uint64(id+1))), resources: resources, start: start,
+			holds: make(map[string]grip), past: make(map[string]grip),
+		}
+		for i := range cluster.Size {
+			conn, err := c.Dial(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			crowd[id].nodes[i] = writv1.NewLeaseServiceClient(conn)
+		}
+	}
+	return crowd
+}
+
+func (c *client) run(ctx context.Context) {
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			// Whoever is in the middle of a call finishes it: nothing is left unknown only because the time is over.
+			c.act(context.WithoutCancel(ctx))
+		}
+	}
+}
+
+// act does one thing.
+func (c *client) act(ctx context.Context) {
+	name, dice := c.resources[c.rng.IntN(len(c.resources))], c.rng.IntN(100)
+	if own := slices.Sorted(maps.Keys(c.holds)); len(own) > 0 && c.rng.IntN(2) == 0 {
+		name = own[c.rng.IntN(len(own))]
+	}
+	if grip, ok := c.holds[name]; ok {
+		switch {
+		case dice < 40:
+			c.renew(ctx, name, grip)
+		case dice < 60:
+			c.checkpoint(ctx, name, grip)
+		case dice < 80:
+			c.release(ctx, name, grip)
+		case dice < 84:
+			c.over(name) // dies, as far as the quorum can tell
+		default:
+			c.get(ctx, name)
+		}
+		return
+	}
+	grip, stale := c.past[name]
+	switch {
+	case dice < 40:
+		c.acquire(ctx, name)
+	case dice < 47 && stale:
+		c.renew(ctx, name, grip)
+	case dice < 50 && stale:
+		c.checkpoint(ctx, name, grip)
+	default:
+		c.get(ctx, name)
+	}
+}
+
+// over stops believing in a grant.
+func (c *client) over(name string) {
+	if grip, ok := c.holds[name]; ok {
+		c.past[name] = grip
+		delete(c.holds, name)
+	}
+}
+
+// call carries out one call at a random node and notes it. do fills in what it saw.
+func (c *client) call(ctx context.Context, op history.Op, do func(context.Context, writv1.LeaseServiceClient, *history.Sight) error) history.Op {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	node := c.rng.IntN(cluster.Size)
+	op.Client, op.Call = c.id, time.Since(c.start)
+	err := do(ctx, c.nodes[node], &op.Saw)
+	op.Return = time.Since(c.start)
+	op.Outcome = history.OutcomeOf(op.Kind, err)
+	op.Detail = cluster.Regions[node]
+	if err != nil {
+		op.Saw = history.Sight{}
+		op.Detail += ": " + err.Error()
+	}
+	var known *lease.Error
+	if op.Outcome == history.Held && errors.As(lease.FromError(err), &known) {
+		op.Saw = history.Sight{Token: uint64(known.Token), Holder: known.Holder.Instance}
+	}
+	c.ops = append(c.ops, op)
+	return op
+}
+
+// underGrip makes a call that needs a grant.
+func (c *client) underGrip(ctx context.Context, op history.Op, name string, g grip, do func(context.Context, writv1.LeaseServiceClient) error) {
+	op.Resource, op.Instance, op.Token, op.TTL = name, g.instance, g.token, g.ttl
+	op = c.call(ctx, op, func(ctx context.Context, node writv1.LeaseServiceClient, _ *history.Sight) error {
+		return do(ctx, node)
+	})
+	ended := op.Outcome == history.Expired || op.Outcome == history.Released || op.Outcome == history.NotHolder
+	if c.holds[name] == g && (ended || op.Kind == history.Release) {
+		c.over(name)
+	}
+}
+
+func (c *client) acquire(ctx context.Context, name string) {
+	g := grip{instance: fmt.Sprintf("c%d-%d", c.id, len(c.ops)), ttl: time.Duration(300+c.rng.IntN(900)) * time.Millisecond}
+	op := history.Op{Kind: history.Acquire, Resource: name, Instance: g.instance, TTL: g.ttl}
+	op = c.call(ctx, op, func(ctx context.Context, node writv1.LeaseServiceClient, saw *history.Sight) error {
+		response, err := node.Acquire(ctx, &writv1.AcquireRequest{
+			Resource: name, Ttl: durationpb.New(g.ttl), RequestId: g.instance, Instance: g.instance,
+		})
+		grant := response.GetGrant()
+		*saw = history.Sight{Token: grant.GetToken(), Holder: grant.GetHolder().GetInstance(), Data: string(grant.GetCheckpoint())}
+		return err
+	})
+	if op.Outcome == history.OK {
+		g.token = op.Saw.Token
+		c.holds[name] = g
+	}
+}
+
+func (c *client) renew(ctx context.Context, name string, g grip) {
+	c.underGrip(ctx, history.Op{Kind: history.Renew}, name, g, func(ctx context.Context, node writv1.LeaseServiceClient) error {
+		response, err := node.Renew(ctx, &writv1.RenewRequest{
+			Leases: []*writv1.LeaseRef{{Resource: name, Token: g.token}}, Instance: g.instance,
+		})
+		if err != nil {
+			return err
+		}
+		for _, failure := range response.GetFailures() {
+			return lease.Errorf(lease.Reason(failure.GetReason()), "%s", failure.GetMessage())
+		}
+		return nil
+	})
+}
+
+func (c *client) release(ctx context.Context, name string, g grip) {
+	c.underGrip(ctx, history.Op{Kind: history.Release}, name, g, func(ctx context.Context, node writv1.LeaseServiceClient) error {
+		_, err := node.Release(ctx, &writv1.ReleaseRequest{Resource: name, Token: g.token, Instance: g.instance})
+		return err
+	})
+}
+
+func (c *client) checkpoint(ctx context.Context, name string, g grip) {
+	data := fmt.Sprintf("c%d-%d", c.id, len(c.ops))
+	c.underGrip(ctx, history.Op{Kind: history.Checkpoint, Data: data}, name, g, func(ctx context.Context, node writv1.LeaseServiceClient) error {
+		_, err := node.Checkpoint(ctx, &writv1.CheckpointRequest{Resource: name, Token: g.token, Data: []byte(data), Instance: g.instance})
+		return err
+	})
+}
+
+// get reads from the node's view or, half the time, from the coordinator's memory. Both are linearizable.
+func (c *client) get(ctx context.Context, name string) {
+	request := &writv1.GetRequest{Resource: name, WithDeadline: c.rng.IntN(2) == 0}
+	c.call(ctx, history.Op{Kind: history.Get, Resource: name}, func(ctx context.Context, node writv1.LeaseServiceClient, saw *history.Sight) error {
+		response, err := node.Get(ctx, request)
+		l := response.GetLease()
+		*saw = history.Sight{Token: l.GetToken(), Holder: l.GetHolder().GetInstance(), Free: l.GetState() == writv1.LeaseState_LEASE_STATE_FREE}
+		switch {
+		case saw.Free && l.GetEnd() == writv1.EndReason_END_REASON_RELEASED:
+			saw.End = history.EndReleased
+		case saw.Free && l.GetEnd() == writv1.EndReason_END_REASON_EXPIRED:
+			saw.End = history.EndExpired
+		}
+		return err
+	})
+}

@@ -1,0 +1,169 @@
+//go:build linux
+
+package jepsen_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/writ-io/writ/jepsen/cluster"
+	"github.com/writ-io/writ/jepsen/history"
+)
+
+// judgement bounds the judgement of one resource.
+const judgement = 2 * time.Minute
+
+// TestLeasesAreLinearizable has clients fight over a few resources while nodes are killed, paused and restarted, and has the
+// whole history judged. S1, S5, S9, D1, and S4 as far as the servers have a part in it: no lease ends early.
+func TestLeasesAreLinearizable(t *testing.T) {
+	seed := setting(t, "WRIT_JEPSEN_SEED", time.Now().UnixNano())
+	span := time.Duration(setting(t, "WRIT_JEPSEN_SECONDS", 20)) * time.Second
+	clients := int(setting(t, "WRIT_JEPSEN_CLIENTS", 6))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("run it again with WRIT_JEPSEN_SEED=%d WRIT_JEPSEN_SECONDS=%d WRIT_JEPSEN_CLIENTS=%d", seed, span/time.Second, clients)
+		}
+	})
+	c := startCluster(t, false)
+	resources := []string{"jepsen/a", "jepsen/b", "jepsen/c"}
+	crowd := newCrowd(t, c, seed, clients, resources)
+
+	ctx, cancel := context.WithTimeout(t.Context(), span)
+	defer cancel()
+	evil := &nemesis{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0))}
+	var running sync.WaitGroup
+	for _, client := range crowd {
+		running.Go(func() { client.run(ctx) })
+	}
+	err := evil.run(ctx)
+	running.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, c)
+	for _, client := range crowd {
+		for _, name := range resources {
+			client.get(t.Context(), name)
+		}
+	}
+	var ops []history.Op
+	for _, client := range crowd {
+		ops = append(ops, client.ops...)
+	}
+	began := time.Now()
+	if err := history.Check(ops, judgement); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d calls by %d clients in %v, judged in %v; faults: %s", len(ops), clients, span,
+		time.Since(began).Round(time.Millisecond), evil)
+	checkTally(t, ops)
+}
+
+// checkTally shows what the calls came to, and fails if too little happened to mean anything.
+func checkTally(t *testing.T, ops []history.Op) {
+	t.Helper()
+	tally := make(map[string]int)
+	for _, op := range ops {
+		tally[fmt.Sprintf("%v: %v", op.Kind, op.Outcome)]++
+	}
+	var lines []string
+	for what, n := range tally {
+		lines = append(lines, fmt.Sprintf("%s %d", what, n))
+	}
+	slices.Sort(lines)
+	t.Log(strings.Join(lines, ", "))
+	for _, needed := range []string{"acquire: ok", "acquire: held", "renew: ok", "renew: expired", "release: ok", "checkpoint: ok", "get: ok"} {
+		if tally[needed] == 0 {
+			t.Errorf("nothing came to %q: the test shows too little", needed)
+		}
+	}
+}
+
+// nemesis does harm.
+type nemesis struct {
+	cluster *cluster.Cluster
+	rng     *rand.Rand
+	kills   int
+	pauses  int
+	crashes int
+}
+
+func (n *nemesis) String() string {
+	return fmt.Sprintf("%d kills, %d pauses, %d crashes of all", n.kills, n.pauses, n.crashes)
+}
+
+// run does harm until ctx ends, and then brings every node back.
+func (n *nemesis) run(ctx context.Context) error {
+	for wait(ctx, n.between(300, 1500)) {
+		if err := n.fault(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *nemesis) between(low, high int) time.Duration {
+	return time.Duration(low+n.rng.IntN(high-low+1)) * time.Millisecond
+}
+
+// fault harms one or more nodes for a while; none is down or paused when it returns, though one may still be starting.
+func (n *nemesis) fault(ctx context.Context) error {
+	kind, aimed, first, span := n.rng.IntN(100), n.rng.IntN(2) == 0, n.rng.IntN(cluster.Size), n.between(100, 2000)
+	if aimed {
+		if i, ok := n.cluster.Coordinator(ctx); ok {
+			first = i
+		}
+	}
+	second := (first + 1 + n.rng.IntN(cluster.Size-1)) % cluster.Size
+	third := cluster.Size - first - second
+	switch {
+	case kind < 40:
+		n.kills++
+		return n.kill(ctx, span, first)
+	case kind < 80:
+		n.pauses++
+		return n.pause(ctx, span, first)
+	case kind < 90:
+		n.pauses += 2
+		return n.pause(ctx, span, first, second)
+	default:
+		n.crashes++
+		return n.kill(ctx, span/4, first, second, third)
+	}
+}
+
+func (n *nemesis) kill(ctx context.Context, span time.Duration, nodes ...int) error {
+	for _, i := range nodes {
+		if err := n.cluster.Kill(i); err != nil {
+			return err
+		}
+	}
+	wait(ctx, span)
+	for _, i := range nodes {
+		if err := n.cluster.Restart(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *nemesis) pause(ctx context.Context, span time.Duration, nodes ...int) error {
+	for _, i := range nodes {
+		if err := n.cluster.Pause(i); err != nil {
+			return err
+		}
+	}
+	wait(ctx, span)
+	for _, i := range nodes {
+		if err := n.cluster.Resume(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}

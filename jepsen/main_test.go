@@ -1,0 +1,105 @@
+//go:build linux
+
+package jepsen_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/writ-io/writ/jepsen/cluster"
+)
+
+// patience bounds every wait for what must happen.
+const patience = time.Minute
+
+func TestMain(m *testing.M) {
+	if os.Getenv(holderVariable) != "" {
+		os.Exit(runHolder())
+	}
+	code := m.Run()
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
+	}
+	os.Exit(code)
+}
+
+// binaryDir is removed when all tests have run.
+var binaryDir string
+
+// binary builds the writ program, once.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "writ-jepsen-")
+	if err != nil {
+		return "", err
+	}
+	binaryDir = dir
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	return cluster.Build(ctx, dir)
+})
+
+// startCluster runs a quorum until the test ends, and shows its logs if the test fails.
+func startCluster(t *testing.T, secure bool) *cluster.Cluster {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := cluster.Start(ctx, cluster.Config{Binary: path, Dir: t.TempDir(), Secure: secure})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Check(); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		if t.Failed() {
+			t.Log(c.Logs(60))
+		}
+	})
+	return c
+}
+
+// settle brings every node back and waits until all are ready.
+func settle(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.AwaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setting reads a number from the environment.
+func setting(t *testing.T, name string, otherwise int64) int64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatal(fmt.Errorf("%s: %w", name, err))
+	}
+	return n
+}
+
+// wait waits for a span, or less if ctx ends; it returns false then.
+func wait(ctx context.Context, span time.Duration) bool {
+	timer := time.NewTimer(span)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
