@@ -31,8 +31,9 @@ func clientRetryable(err error) bool {
 	switch ReasonOf(err) {
 	case ReasonUnknownOutcome, ReasonNoQuorum, ReasonNotCoordinator, ReasonRecovering:
 		return true
+	default:
+		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	}
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // call asks one node after the other until one answers or ctx ends, at the latest after CallTimeout; a node gets

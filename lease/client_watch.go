@@ -161,6 +161,7 @@ func (w *clientWatch) deliver(message *writv1.WatchResponse, yield func(WatchEve
 		w.synced, w.partial, w.token = false, false, ""
 	case EventSynced:
 		w.synced, w.partial = true, false
+	case EventChanged, EventRemoved, EventProgress:
 	}
 	if w.synced && message.GetResumeToken() != "" {
 		w.token = message.GetResumeToken()

@@ -134,6 +134,8 @@ func ExampleClient_Watch() {
 		case lease.EventSynced:
 			fmt.Println("that is all for now")
 			return // keep event.ResumeToken to go on later
+		case lease.EventChanged, lease.EventRemoved, lease.EventResync, lease.EventProgress:
+			// not before the end of the present state
 		}
 	}
 	// Output:

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -50,6 +51,7 @@ func StateFromProto(s writv1.LeaseState) State {
 		return Held
 	case writv1.LeaseState_LEASE_STATE_ENDING:
 		return Ending
+	case writv1.LeaseState_LEASE_STATE_UNSPECIFIED:
 	}
 	return 0
 }
@@ -65,6 +67,7 @@ func EndToProto(e End) writv1.EndReason {
 		return writv1.EndReason_END_REASON_CANCELLED
 	case EndForced:
 		return writv1.EndReason_END_REASON_FORCED
+	case NotEnded:
 	}
 	return writv1.EndReason_END_REASON_UNSPECIFIED
 }
@@ -80,6 +83,7 @@ func EndFromProto(e writv1.EndReason) End {
 		return EndCancelled
 	case writv1.EndReason_END_REASON_FORCED:
 		return EndForced
+	case writv1.EndReason_END_REASON_UNSPECIFIED:
 	}
 	return NotEnded
 }
@@ -241,7 +245,9 @@ func RefsFromProto(leases []*writv1.LeaseRef) (refs []Ref, indices []int, unusab
 					indices[j] = j
 				}
 			}
-			unusable = append(unusable, RenewFailure{Index: i, Err: err.(*Error)})
+			var e *Error
+			errors.As(err, &e) // RefFromProto answers no other kind
+			unusable = append(unusable, RenewFailure{Index: i, Err: e})
 			continue
 		}
 		refs = append(refs, ref)

@@ -178,7 +178,7 @@ func TestToStatus(t *testing.T) {
 		if st.Code() != c.code || lease.ReasonOf(st.Err()) != c.reason {
 			t.Errorf("%s: %v with reason %q, want %v with %q", c.name, st, lease.ReasonOf(st.Err()), c.code, c.reason)
 		}
-		if c.err == secret && st.Message() != "INTERNAL: internal error" {
+		if errors.Is(c.err, secret) && st.Message() != "INTERNAL: internal error" {
 			t.Errorf("%s: %q lets out a foreign error", c.name, st.Message())
 		}
 	}
@@ -228,7 +228,7 @@ func TestStatusOfTheTransport(t *testing.T) {
 		t.Error("OK is an error")
 	}
 	other := errors.New("other")
-	if lease.FromError(other) != other || lease.FromError(lease.ErrHeld) != error(lease.ErrHeld) {
+	if !errors.Is(lease.FromError(other), other) || !errors.Is(lease.FromError(lease.ErrHeld), lease.ErrHeld) {
 		t.Error("FromError changed an error that is not a status")
 	}
 }

@@ -206,7 +206,7 @@ func (w *watch) follow(ctx context.Context, revision int64, told int) error {
 	err, ended := w.relay(revision, told, changes, done)
 	cancel()
 	if !ended {
-		_ = <-done // the watch itself is over, whatever it says
+		w.service.logger.Trace("watch ended", "error", <-done)
 	}
 	switch {
 	case errors.Is(err, errReincarnated), errors.Is(err, ErrCompacted):

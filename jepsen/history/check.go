@@ -11,7 +11,7 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// ErrUndecided: the judgement took longer than it may.
+// ErrUndecided says that the judgement took longer than it may.
 var ErrUndecided = errors.New("history: not decided in time")
 
 // Violation is a history that no lease table can have answered.

@@ -39,8 +39,7 @@ type ticket struct {
 }
 
 type change struct {
-	info    lease.Info
-	removed bool
+	info lease.Info
 }
 
 // NewQuorum makes a quorum that knows no resource. A nil clock stands for [clock.System].

@@ -118,7 +118,7 @@ Try it: "writ dev" starts a quorum of three regions on this machine.`,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.output, "output", "o", "table", "how to print data: table, json or yaml")
-	a.connection.flags(flags)
+	a.flags(flags)
 	root.AddCommand(a.leaseCommand(), a.quorumCommand(quorum), a.runCommand(), versionCommand(a, version))
 	root.AddCommand(servers...)
 	return root
