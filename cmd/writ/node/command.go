@@ -88,12 +88,13 @@ func serve(ctx context.Context, config Config, o Options) error {
 				_ = n.Reload() // logged
 				continue
 			}
-			o.Logger.Info("stopping: a second signal stops at once", "signal", s)
-		case <-n.Done():
 		case <-ctx.Done():
+		case <-n.Done():
+			o.Logger.Error("the node has failed", "error", n.Err())
 		}
 		break
 	}
+	o.Logger.Info("stopping: a second signal stops at once")
 	stopped := make(chan error, 1)
 	go func() { stopped <- n.Stop(context.WithoutCancel(ctx)) }()
 	return awaitStop(stopped, signals)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -79,28 +80,22 @@ func runDev(ctx context.Context, out io.Writer, f devFlags, version string) (err
 		}
 	}()
 	started := clock.System().Now()
-	quorum, err := startInterruptibly(ctx, signals, func(ctx context.Context) (*devQuorum, error) {
-		return startDev(ctx, dir, plan, version)
-	})
-	if err != nil {
+	var quorum *devQuorum
+	if err := breakable(ctx, signals, cancel, func() (err error) {
+		quorum, err = startDev(ctx, dir, plan, version)
+		return err
+	}); err != nil {
 		return err
 	}
 	took := clock.System().Now().Sub(started).Round(10 * time.Millisecond)
-	story := make(chan error, 1)
 	if f.demo {
-		go func() { story <- tell(ctx, out, quorum, took) }() // awaited below
-	} else if err = quorum.introduce(out, took); err != nil {
-		return err
-	}
-	select {
-	case err = <-story:
-	case s := <-signals:
-		cancel()
-		if f.demo && <-story != nil {
-			err = fmt.Errorf("interrupted by %v", s)
+		err = breakable(ctx, signals, cancel, func() error { return tell(ctx, out, quorum, took) })
+	} else if err = quorum.introduce(out, took); err == nil {
+		select {
+		case <-signals:
+		case <-ctx.Done():
+		case err = <-quorum.failed(ctx):
 		}
-	case err = <-quorum.failed(ctx):
-	case <-ctx.Done():
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- quorum.stop(context.WithoutCancel(ctx)) }()
@@ -110,31 +105,27 @@ func runDev(ctx context.Context, out io.Writer, f devFlags, version string) (err
 	return err
 }
 
-// startInterruptibly starts a quorum, or stops it as soon as it stands if a signal comes before that.
-func startInterruptibly(ctx context.Context, signals <-chan os.Signal, start func(context.Context) (*devQuorum, error)) (*devQuorum, error) {
-	type outcome struct {
-		quorum *devQuorum
-		err    error
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done := make(chan outcome, 1)
-	go func() { // awaited in every case
-		q, err := start(ctx)
-		done <- outcome{q, err}
-	}()
+// errInterrupted says that a signal came before the end.
+var errInterrupted = errors.New("interrupted")
+
+// breakable runs f, and breaks it off by cancel at a signal. It waits for f in every case.
+func breakable(ctx context.Context, signals <-chan os.Signal, cancel context.CancelFunc, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
 	select {
-	case o := <-done:
-		return o.quorum, o.err
-	case s := <-signals:
-		cancel()
-		o := <-done
-		err := fmt.Errorf("interrupted by %v", s)
-		if o.err == nil {
-			_ = o.quorum.stop(context.WithoutCancel(ctx)) // what counts is that it is gone
+	case err := <-done:
+		if err != nil && ctx.Err() != nil {
+			return errInterrupted // whoever calls has heard of the signal first
 		}
-		return nil, err
+		return err
+	case <-signals:
+	case <-ctx.Done():
 	}
+	cancel()
+	if err := <-done; err == nil {
+		return nil
+	}
+	return errInterrupted
 }
 
 // prepare chooses the directory and what is to run in it. remove takes a temporary directory away.

@@ -240,7 +240,7 @@ func TestInterruptedDemo(t *testing.T) {
 	p := run(t, []string{"TMPDIR=" + temp}, "dev", "--demo")
 	p.says("SIGSTOP to process")
 	p.signal(syscall.SIGINT)
-	p.complains("interrupted by interrupt")
+	p.complains("interrupted")
 	stdout, _ := p.output()
 	pid := regexp.MustCompile(`SIGSTOP to process (\d+)`).FindStringSubmatch(stdout)[1]
 	eventually(t, func() string {

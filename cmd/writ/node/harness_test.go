@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/cmd/writ/cli"
 	"github.com/writ-io/writ/fence"
 )
 
@@ -42,23 +42,9 @@ const (
 func TestMain(m *testing.M) {
 	wal.SegmentSizeBytes = 1 << 20 // the logs of hundreds of members
 	if os.Getenv(runCommand) != "" {
-		os.Exit(runAsWrit())
+		os.Exit(cli.Main("test", os.Args[1:], Commands("test"), QuorumCommands("test")))
 	}
 	os.Exit(m.Run())
-}
-
-// runAsWrit does what the writ command does.
-func runAsWrit() int {
-	root := &cobra.Command{Use: "writ"}
-	quorum := &cobra.Command{Use: "quorum"}
-	quorum.AddCommand(QuorumCommands("test")...)
-	root.AddCommand(Commands("test")...)
-	root.AddCommand(quorum)
-	if err := root.Execute(); err != nil {
-		fmt.Fprintf(os.Stderr, "writ: %v\n", err)
-		return 1
-	}
-	return 0
 }
 
 // testCluster is a quorum of nodes in this process.
