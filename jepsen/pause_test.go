@@ -204,10 +204,10 @@ func pauseHolder(t *testing.T, h *holder, resource string, rival *lease.Client, 
 		t.Fatal(err)
 	}
 	granted := clock.System().Now()
+	resumed := clock.System().Now()
 	if err := h.process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	resumed := clock.System().Now()
 	believed := last
 	for ; last.Ended == ""; last = h.next(t) {
 		believed = last
