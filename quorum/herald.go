@@ -20,9 +20,12 @@ const witnessEvery = 5 * time.Second
 func (s *Service) herald() {
 	tick := time.NewTicker(witnessEvery)
 	defer tick.Stop()
+	// A member may apply an entry a moment before its own log has it on disk. What the witness holds against the log
+	// is how far the member was a tick ago: by now the log has that, whatever happens.
+	var earlier Progress
 	for {
 		r := s.view.roster()
-		s.takeNote(r)
+		s.takeNote(r, earlier)
 		if !s.announce(r) {
 			if !s.pause(s.ctx) {
 				return
@@ -33,7 +36,8 @@ func (s *Service) herald() {
 		select {
 		case <-r.changed:
 		case <-tick.C:
-			s.saveWitness(func(w *writv1.WitnessRecord) { s.noteProgress(w) })
+			s.saveWitness(func(w *writv1.WitnessRecord) { s.noteProgress(w, earlier) })
+			earlier = s.member.Progress()
 		case <-s.ctx.Done():
 			return
 		}
@@ -46,7 +50,7 @@ func sortedNodes(nodes map[string]*writv1.NodeRecord) []*writv1.NodeRecord {
 
 // takeNote writes what the quorum has committed about itself into the witness, unless that contradicts the witness:
 // then the contradiction has to be seen, not overwritten.
-func (s *Service) takeNote(r roster) {
+func (s *Service) takeNote(r roster, earlier Progress) {
 	id := r.identity
 	if id == nil {
 		return
@@ -70,15 +74,14 @@ func (s *Service) takeNote(r roster) {
 		if newer {
 			w.Revision = 0
 		}
-		s.noteProgress(w)
+		s.noteProgress(w, earlier)
 	})
 }
 
-func (s *Service) noteProgress(w *writv1.WitnessRecord) {
+func (s *Service) noteProgress(w *writv1.WitnessRecord, p Progress) {
 	if w.Incarnation == "" || w.Foreign != "" {
 		return
 	}
-	p := s.member.Progress()
 	w.RaftTerm, w.AppliedIndex = max(w.RaftTerm, p.RaftTerm), max(w.AppliedIndex, p.AppliedIndex)
 	w.Revision = max(w.Revision, s.view.roster().revision)
 }

@@ -28,8 +28,9 @@ const boltTimeout = time.Second
 
 // DiskState is how far a member's directory is, read from the files of a member that is not running.
 //
-// A member persists its log before it applies, so LastIndex is at least every index that the member had applied, and
-// Term at least every raft term that it took part in. A directory that is below either was put back to an older state.
+// LastIndex is at least every index that the member had applied and had time to write down (it writes and applies at the
+// same time), and Term at least every raft term that it took part in. A directory that is below either was put back to an
+// older state.
 type DiskState struct {
 	// Name is the member's name, empty if it never reached the cluster.
 	Name      string
