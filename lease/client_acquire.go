@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"time"
 
@@ -136,7 +135,9 @@ func (a *clientAcquisition) attempt(ctx context.Context) (hold *Hold, again bool
 	}
 	wasUncertain := a.uncertain
 	a.uncertain = true
-	c.shell.look() // so that a freeze from here on shows
+	if _, trusted := c.shell.look(); !trusted { // so that a freeze from here on shows
+		c.shell.step(KeeperTick{})
+	}
 	sent := c.cfg.Clock.Now()
 	var response *writv1.AcquireResponse
 	err := c.attempt(ctx, e, limit, func(ctx context.Context, e *dialEndpoint) (err error) {
@@ -217,15 +218,13 @@ func (a *clientAcquisition) refused(ctx context.Context, err error, wasUncertain
 	c := a.client
 	reason := ReasonOf(err)
 	a.last = clientTell(a.last, err)
-	var own *Error
-	errors.As(err, &own)
 	switch {
 	case clientRetryable(err):
 	case (reason == ReasonExpired || reason == ReasonReleased) && a.ownID:
 		// This request was granted, but the answer was lost and the lease is over. Begin anew.
 		a.request.RequestId = rand.Text()
 		a.uncertain = false
-	case reason == ReasonHeld && a.wait, reason == ReasonLimit && a.wait && own.RetryAfter > 0:
+	case a.wait && (reason == ReasonHeld || clientThrottled(err)):
 		// Nobody keeps a place: it is held without a queue, or not to be asked for yet.
 		a.uncertain = wasUncertain
 	default:

@@ -36,6 +36,12 @@ func clientRetryable(err error) bool {
 	}
 }
 
+// clientThrottled tells whether a node refused to begin and said when to ask again.
+func clientThrottled(err error) bool {
+	var own *Error
+	return errors.As(err, &own) && own.Reason == ReasonLimit && own.RetryAfter > 0
+}
+
 // call asks one node after the other until one answers or ctx ends, at the latest after CallTimeout; a node gets
 // AttemptTimeout to answer. A call that serves a lease is given the time within which it is worth anything, otherwise 0,
 // and no node gets more than a quarter of that. What the call does must be idempotent: an attempt without an answer may
@@ -56,7 +62,7 @@ func (c *Client) call(ctx context.Context, what string, within time.Duration, do
 			limit = min(limit, max(within/4, clientSlack(e)))
 		}
 		err := c.attempt(ctx, e, limit, do)
-		if err == nil || !clientRetryable(err) {
+		if err == nil || !clientRetryable(err) && !clientThrottled(err) {
 			return err
 		}
 		last = clientTell(last, err)
@@ -89,7 +95,8 @@ func (c *Client) attempt(ctx context.Context, e *dialEndpoint, limit time.Durati
 }
 
 // pause waits before the next attempt of a tour: not at all while there are nodes that have not been asked, then longer and
-// longer, and as long as the server asks for. It returns false when ctx has ended or the client is closed.
+// longer, and as long as the node asks for, unless another one may know better. It returns false when ctx has ended or the
+// client is closed.
 func (c *Client) pause(ctx context.Context, tour *dialTour, err error) bool {
 	if ctx.Err() != nil || c.ctx.Err() != nil {
 		return false
@@ -101,10 +108,15 @@ func (c *Client) pause(ctx context.Context, tour *dialTour, err error) bool {
 		span = span/2 + rand.N(span/2)
 	}
 	var own *Error
-	if errors.As(err, &own) && own.RetryAfter > 0 {
+	if errors.As(err, &own) && own.RetryAfter > 0 && (tour.round() || !nodeMatter(own.Reason)) {
 		span = max(span, own.RetryAfter+rand.N(own.RetryAfter/8+1))
 	}
 	return c.sleep(ctx, span)
+}
+
+// nodeMatter tells whether a reason is about the node that was asked rather than about the quorum.
+func nodeMatter(reason Reason) bool {
+	return reason == ReasonNoQuorum || reason == ReasonNotCoordinator || reason == ReasonUnknownOutcome
 }
 
 // sleep waits for a span, and returns false when ctx has ended or the client is closed.

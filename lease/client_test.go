@@ -314,3 +314,36 @@ func TestErrorsOfALongTryTellWhatHappened(t *testing.T) {
 		}
 	})
 }
+
+// A node that asks for patience gets it; one that cannot serve is not waited for while there are others.
+func TestCallsHeedRetryAfter(t *testing.T) {
+	inBubble(t, 3, func(w *world) {
+		c := w.dial()
+		h := w.acquire(c, "r", 10*time.Second)
+		for _, step := range []struct {
+			reason      lease.Reason
+			least, most time.Duration
+		}{
+			{lease.ReasonLimit, time.Second, 1200 * time.Millisecond},
+			{lease.ReasonRecovering, time.Second, 1200 * time.Millisecond},
+			{lease.ReasonNoQuorum, 0, 100 * time.Millisecond},
+		} {
+			var n atomic.Int32
+			w.script("Checkpoint", func(_ context.Context, _ any, next func() (any, error)) (any, error) {
+				if n.Add(1) == 1 {
+					return nil, &lease.Error{Reason: step.reason, RetryAfter: time.Second}
+				}
+				return next()
+			})
+			started := w.clock.Now()
+			if err := h.Checkpoint(w.Context(), nil); err != nil {
+				w.Error(err)
+			}
+			if took := w.clock.Now().Sub(started); took < step.least || took > step.most {
+				w.Errorf("%s: took %v", step.reason, took)
+			}
+		}
+		w.script("Checkpoint", func(context.Context, any, func() (any, error)) (any, error) { return nil, lease.ErrLimit })
+		w.wantErr(h.Checkpoint(w.Context(), nil), lease.ErrLimit)
+	})
+}

@@ -72,7 +72,7 @@ const clientWatchIdle = 30 * time.Second
 // on. It ends with ctx, whose error is the last thing it yields, when the client is closed ([ErrClosed]), or with an error
 // that no other node would answer better: INVALID, DENIED, UNAUTHENTICATED.
 //
-// Events wait for a slow consumer, and its stream is cut by the node when too many wait; then it resumes.
+// A node cuts the stream of a consumer that lets too many events wait; it resumes where the consumer is.
 func (c *Client) Watch(ctx context.Context, opts WatchOptions) iter.Seq2[WatchEvent, error] {
 	return func(yield func(WatchEvent, error) bool) {
 		w := &clientWatch{client: c, prefix: opts.Prefix, token: opts.ResumeToken, synced: opts.ResumeToken != ""}
@@ -86,7 +86,7 @@ func (c *Client) Watch(ctx context.Context, opts WatchOptions) iter.Seq2[WatchEv
 			if w.events > seen {
 				tour.reset() // it worked for a while
 			}
-			if ctx.Err() == nil && c.ctx.Err() == nil && !clientRetryable(err) {
+			if ctx.Err() == nil && c.ctx.Err() == nil && !clientRetryable(err) && ReasonOf(err) != ReasonLimit {
 				yield(WatchEvent{}, err)
 				return
 			}

@@ -208,3 +208,19 @@ func TestWatchEndsWithTheClient(t *testing.T) {
 		w.wantErr(v.err, lease.ErrClosed)
 	})
 }
+
+// The node cuts off a consumer that is too slow; it goes on where it was.
+func TestWatchResumesAfterItWasTooSlow(t *testing.T) {
+	inBubble(t, 1, func(w *world) {
+		c := w.dial()
+		v := w.watch(w.Context(), c, lease.WatchOptions{})
+		w.expect(v, "synced")
+		w.nodes[0].Reset()
+		w.script("Watch", func(context.Context, any, func() (any, error)) (any, error) {
+			w.script("Watch", nil)
+			return nil, lease.ErrLimit
+		})
+		w.acquire(c, "r", time.Minute)
+		w.expect(v, "changed r held")
+	})
+}
