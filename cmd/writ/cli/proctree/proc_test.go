@@ -41,12 +41,12 @@ func FuzzParseStat(f *testing.F) {
 	})
 }
 
-// Both ways to find descendants find the same: here a shell, its child in another session, and a grandchild.
+// Both ways to find descendants find the same: here a child in a session of its own, and its child.
 func TestDescendants(t *testing.T) {
 	line := proctest.NewLine(t)
-	cmd := exec.Command("sh", "-c", `exec 9>"$LINE"; setsid sh -c 'sleep 1000 & echo ready >&9; wait' & wait`)
-	cmd.Env = append(os.Environ(), "LINE="+line.Path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	actor := proctest.Actor{Children: []proctest.Actor{{Session: true, Children: []proctest.Actor{{}}}}}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), actor.Env(line)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestDescendants(t *testing.T) {
 		t.Fatal(err2)
 	}
 	if len(byScan) != 2 || byScan[1].parent != byScan[0].pid || byScan[0].session != byScan[0].pid {
-		t.Fatalf("found %+v by scan, want a shell that leads a session, and its child", byScan)
+		t.Fatalf("found %+v by scan, want the leader of a session, and its child", byScan)
 	}
 	ids := func(ps []process) (ids []int) {
 		for _, p := range ps {

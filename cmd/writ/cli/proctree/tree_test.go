@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -20,10 +20,14 @@ import (
 // A Tree wants a process of its own, so the tests start themselves once more, as an owner that does what it is told.
 const ownerVariable = "PROCTREE_TEST_OWNER"
 
+// actor as a command stands for the actor that start is given.
+const actor = "actor"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(ownerVariable) != "" {
 		os.Exit(ownTree(os.Args[1:]))
 	}
+	proctest.Main()
 	os.Exit(m.Run())
 }
 
@@ -33,6 +37,10 @@ func ownTree(args []string) int {
 	if err != nil {
 		panic(err)
 	}
+	if args[0] == actor {
+		args = os.Args[:1]
+	}
+	_ = os.Unsetenv(ownerVariable)
 	tree, err := proctree.Start(proctree.Command{Args: args, Env: os.Environ(), Files: [3]*os.File{null, os.Stderr, os.Stderr}})
 	if err != nil {
 		fmt.Println(err)
@@ -68,6 +76,8 @@ func obey(tree *proctree.Tree, word string) {
 	switch word {
 	case "usr1":
 		tree.Signal(syscall.SIGUSR1)
+	case "usr2":
+		tree.Signal(syscall.SIGUSR2)
 	case "stop":
 		tree.Signal(syscall.SIGSTOP)
 	case "continue":
@@ -77,7 +87,7 @@ func obey(tree *proctree.Tree, word string) {
 	case "kill":
 		tree.Kill()
 	case "left":
-		fmt.Println("left:", strings.Count(tree.Left(), "("))
+		fmt.Println("left:", tree.Left() != "")
 	}
 }
 
@@ -88,10 +98,10 @@ type owner struct {
 	out *bufio.Scanner
 }
 
-func start(t *testing.T, line *proctest.Line, args ...string) *owner {
+func start(t *testing.T, env []string, args ...string) *owner {
 	t.Helper()
-	o := &owner{cmd: exec.CommandContext(t.Context(), os.Args[0], args...)}
-	o.cmd.Env = append(os.Environ(), ownerVariable+"=1", "LINE="+line.Path)
+	o := &owner{cmd: exec.Command(os.Args[0], args...)}
+	o.cmd.Env = slices.Concat(os.Environ(), env, []string{ownerVariable + "=1"})
 	o.cmd.Stderr = os.Stderr
 	in, err := o.cmd.StdinPipe()
 	if err != nil {
@@ -107,9 +117,9 @@ func start(t *testing.T, line *proctest.Line, args ...string) *owner {
 	o.in, o.out = in, bufio.NewScanner(out)
 	watchdog := time.AfterFunc(proctest.Patience, func() { _ = o.cmd.Process.Kill() })
 	t.Cleanup(func() {
-		watchdog.Stop()
-		_ = o.cmd.Process.Kill()
+		_, _ = fmt.Fprintln(o.in, "kill") // it may be gone already
 		_ = o.cmd.Wait()
+		watchdog.Stop()
 	})
 	return o
 }
@@ -129,13 +139,13 @@ func (o *owner) expect(t *testing.T, want string) {
 }
 
 func TestExitCodeAndGone(t *testing.T) {
-	o := start(t, proctest.NewLine(t), "sh", "-c", "exit 42")
+	o := start(t, nil, "sh", "-c", "exit 42")
 	o.expect(t, "exited: exit code 42 42")
 	o.expect(t, "gone: ")
 }
 
 func TestEndBySignal(t *testing.T) {
-	o := start(t, proctest.NewLine(t), "sh", "-c", "kill -HUP $$")
+	o := start(t, nil, "sh", "-c", "kill -HUP $$")
 	o.expect(t, "exited: killed by SIGHUP 129")
 	o.expect(t, "gone: ")
 }
@@ -146,31 +156,28 @@ func TestCannotStart(t *testing.T) {
 		"./no/such/file":  `cannot start "./no/such/file": no such file or directory`,
 		os.DevNull:        `cannot start "/dev/null": permission denied`,
 	} {
-		start(t, proctest.NewLine(t), command).expect(t, want)
+		start(t, nil, command).expect(t, want)
 	}
 }
 
-// stubborn is a script that leaves behind a process which ignores SIGTERM, in a session of its own, whose parent has died.
-const stubborn = `
-exec 9>"$LINE"
-trap 'echo term >&9; exit 7' TERM
-sleep 1000 &
-setsid sh -c '
-	trap "" TERM HUP INT
-	setsid sh -c "echo ready >&9; exec sleep 1000" &
-' &
-wait
-`
+// stubborn ignores what asks it to end, in a session of its own.
+var stubborn = proctest.Actor{
+	Name: "stubborn", Session: true, Ignore: []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT},
+}
 
 func TestKillReachesProcessesThatLeftTheGroup(t *testing.T) {
 	line := proctest.NewLine(t)
-	o := start(t, line, "sh", "-c", stubborn)
+	o := start(t, proctest.Actor{
+		Name: "command", EndOn: []syscall.Signal{syscall.SIGTERM}, Code: 7,
+		// The parent of the stubborn one has ended, so that it belongs to nobody that is known.
+		Children: []proctest.Actor{{Session: true, Leave: true, Children: []proctest.Actor{stubborn}}},
+	}.Env(line), actor)
 	line.Expect(t, "ready")
 	o.tell(t, "terminate")
-	line.Expect(t, "term")
+	line.Expect(t, "command terminated")
 	o.expect(t, "exited: exit code 7 7")
 	o.tell(t, "left")
-	o.expect(t, "left: 1") // the one that ignores SIGTERM
+	o.expect(t, "left: true")
 	o.tell(t, "kill")
 	o.expect(t, "gone: ")
 	line.Ended(t)
@@ -179,7 +186,7 @@ func TestKillReachesProcessesThatLeftTheGroup(t *testing.T) {
 // A tree that grows all the while dies too.
 func TestKillOfATreeThatForks(t *testing.T) {
 	line := proctest.NewLine(t)
-	o := start(t, line, "sh", "-c", `
+	o := start(t, []string{"LINE=" + line.Path}, "sh", "-c", `
 exec 9>"$LINE"
 trap "" TERM
 fork() { setsid sh -c 'sleep 1000 & sleep 1000' & }
@@ -195,39 +202,34 @@ while :; do fork; sleep 0.01; done`)
 
 func TestSignalGoesToTheGroup(t *testing.T) {
 	line := proctest.NewLine(t)
-	o := start(t, line, "sh", "-c", `
-exec 9>"$LINE"
-trap 'wait; echo parent >&9; exit 0' USR1
-sh -c 'trap "echo child >&9; exit 0" USR1; sleep 1000 & echo ready >&9; wait' &
-wait`)
+	usr1, usr2 := []syscall.Signal{syscall.SIGUSR1}, []syscall.Signal{syscall.SIGUSR2}
+	o := start(t, proctest.Actor{
+		Name: "command", EndOn: usr2,
+		Children: []proctest.Actor{{Name: "child", EndOn: usr1}, {Name: "other", Session: true, Catch: usr1, EndOn: usr2}},
+	}.Env(line), actor)
 	line.Expect(t, "ready")
 	o.tell(t, "usr1")
-	line.Expect(t, "child")
-	line.Expect(t, "parent")
+	line.Expect(t, "child user defined signal 1")
+	o.tell(t, "usr2")
+	line.Expect(t, "command user defined signal 2") // not "other", which is in another group
 	o.expect(t, "exited: exit code 0 0")
-	o.expect(t, "gone: ")
 }
 
 func TestStopIsToldAndTerminateContinues(t *testing.T) {
 	line := proctest.NewLine(t)
-	o := start(t, line, "sh", "-c", `
-exec 9>"$LINE"
-trap 'echo term >&9; exit 3' TERM
-sleep 1000 &
-echo ready >&9
-wait`)
+	o := start(t, proctest.Actor{Name: "command", EndOn: []syscall.Signal{syscall.SIGTERM}, Code: 3}.Env(line), actor)
 	line.Expect(t, "ready")
 	o.tell(t, "stop")
 	o.expect(t, "stopped: stopped (signal)")
 	o.tell(t, "terminate")
-	line.Expect(t, "term")
+	line.Expect(t, "command terminated")
 	o.expect(t, "exited: exit code 3 3")
 	o.expect(t, "gone: ")
 }
 
 func TestCommandDiesWithItsOwner(t *testing.T) {
 	line := proctest.NewLine(t)
-	o := start(t, line, "sh", "-c", `exec 9>"$LINE"; echo ready >&9; exec sleep 1000`)
+	o := start(t, proctest.Actor{}.Env(line), actor)
 	line.Expect(t, "ready")
 	if err := o.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -14,11 +14,7 @@ import (
 // Patience is how long a test waits for what must happen. It bounds hangs and decides nothing else.
 const Patience = 60 * time.Second
 
-// Line is a named pipe that a tree of processes holds open for as long as any of them lives. A shell script joins in with
-//
-//	exec 9>"$LINE"
-//
-// and everything that it starts inherits it.
+// Line is a named pipe that a tree of processes holds open for as long as any of them lives.
 type Line struct {
 	// Path is the pipe's.
 	Path string
