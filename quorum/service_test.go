@@ -230,7 +230,10 @@ func TestAWatchBehindTheCompactionResyncs(t *testing.T) {
 	stop()
 	release(t, c, g)
 	acquire(t, c, "a", 10*time.Second)
-	head := c.Nodes[0].Service.Status().Revision
+	head, err := c.Nodes[0].Member.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Nodes[0].Member.Compact(t.Context(), head); err != nil {
 		t.Fatal(err)
 	}
