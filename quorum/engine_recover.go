@@ -189,11 +189,16 @@ func (e *Engine) recover(m lease.Moment) {
 	if len(e.queue) > 0 {
 		var replies []lease.Reply
 		for _, s := range e.queue {
+			if isLeaseCommand(s.Command) { // it came while this was not known to be a recovery
+				e.refuse(s.ID, e.recoveringError())
+				continue
+			}
 			replies = append(replies, e.changeMembers(m, s))
 		}
 		e.queue = nil
-		e.send(replies, e.takeWrites())
-		return
+		if e.send(replies, e.takeWrites()); e.round != nil {
+			return
+		}
 	}
 	r := e.identity.Recovery
 	if !r.EpochRaised {

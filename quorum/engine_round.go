@@ -3,6 +3,7 @@
 package quorum
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -39,7 +40,8 @@ func isLeaseCommand(command any) bool {
 }
 
 func (e *Engine) recoveringError() *lease.Error {
-	err := lease.Errorf(lease.ReasonRecovering, "the quorum was rebuilt (%s) and grants nothing until %s", e.identity.Recovery.GetReason(), e.waitFor)
+	err := lease.Errorf(lease.ReasonRecovering, "the quorum was rebuilt (%s) and grants nothing until %s",
+		e.identity.Recovery.GetReason(), cmp.Or(e.waitFor, "every node has shown its witness"))
 	if until := e.waitUntil; until != clock.Never {
 		err.RetryAfter = until.Sub(e.now)
 	}
