@@ -93,6 +93,8 @@ func unknownKey(key, variable string) error {
 	}
 	fix := "remove it; writ server --example shows every key"
 	switch {
+	case strings.HasPrefix(variable, envPrefix+"SERVICE_") || variable == envPrefix+"PORT" || strings.HasPrefix(variable, envPrefix+"PORT_"):
+		fix = "Kubernetes sets it for a service of that name; give the pod enableServiceLinks: false"
 	case best != "" && variable != "":
 		fix = "did you mean " + envPrefix + strings.ToUpper(strings.ReplaceAll(best, ".", "__")) + "?"
 	case best != "":

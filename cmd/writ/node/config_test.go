@@ -94,6 +94,7 @@ func TestWrongConfigurationsAreExplained(t *testing.T) {
 		{"key in the wrong place", "quota_bytes: 1", "", "quota_bytes: is not a known key: did you mean storage.quota_bytes?"},
 		{"unknown key", "colour: red", "", "colour: is not a known key: remove it; writ server --example shows every key"},
 		{"misspelt variable", "", "WRIT_SERVER_API__LISTN=:1", "WRIT_SERVER_API__LISTN: is not a known key: did you mean WRIT_SERVER_API__LISTEN?"},
+		{"variable of Kubernetes", "", "WRIT_SERVER_SERVICE_HOST=10.0.0.1", "WRIT_SERVER_SERVICE_HOST: is not a known key: Kubernetes sets it"},
 		{"number for a duration", "election: 1000", "", "1000 has no unit"},
 		{"text for a duration", "election: soon", "", `"soon" is no duration`},
 		{"text for a number", "storage: {quota_bytes: many}", "", "wrong type"},

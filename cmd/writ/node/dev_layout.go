@@ -154,7 +154,7 @@ func (p devPlan) layOut(dir string) ([]Config, error) {
 			Bootstrap: Bootstrap{Members: members},
 		}
 		if !p.Insecure {
-			if err := certify(dir, &c); err != nil {
+			if err := p.certify(dir, &c); err != nil {
 				return nil, err
 			}
 		}
@@ -164,7 +164,7 @@ func (p devPlan) layOut(dir string) ([]Config, error) {
 }
 
 // certify makes a node's certificates for its API and, by another authority, for its peers.
-func certify(dir string, c *Config) error {
+func (p devPlan) certify(dir string, c *Config) error {
 	api, err := issue(dir, "ca", c.Name, "node/"+c.Name)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func certify(dir string, c *Config) error {
 		return err
 	}
 	c.TLS = TLS{api.CAFile, api.CertFile, api.KeyFile}
-	c.PeerTLS = PeerTLS{CA: peer.CAFile, Cert: peer.CertFile, Key: peer.KeyFile}
+	c.PeerTLS = PeerTLS{CA: peer.CAFile, Cert: peer.CertFile, Key: peer.KeyFile, AllowedNames: p.Regions}
 	return nil
 }
 

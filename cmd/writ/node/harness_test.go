@@ -54,15 +54,25 @@ type testCluster struct {
 	configs []Config
 	nodes   []*Node // nil while stopped
 	conns   map[string]*grpc.ClientConn
-	// epochs are the highest tokens seen, by resource: the next grant of it must be higher.
+	// highest are the highest tokens seen, by resource: the next grant of it must be higher.
 	highest map[string]fence.Token
+	// ttl is that of every lease, and the longest that the policy allows.
+	ttl time.Duration
 }
 
 // newCluster also makes the test run in parallel to others: most of its time is waiting.
 func newCluster(t *testing.T, size int) *testCluster {
 	t.Helper()
+	return newClusterTTL(t, size, longestTTL)
+}
+
+func newClusterTTL(t *testing.T, size int, ttl time.Duration) *testCluster {
+	t.Helper()
 	t.Parallel()
-	c := &testCluster{t: t, dir: t.TempDir(), nodes: make([]*Node, size), conns: map[string]*grpc.ClientConn{}, highest: map[string]fence.Token{}}
+	c := &testCluster{
+		t: t, dir: t.TempDir(), nodes: make([]*Node, size), ttl: ttl,
+		conns: map[string]*grpc.ClientConn{}, highest: map[string]fence.Token{},
+	}
 	members := map[string]string{}
 	for i := range size {
 		members[fmt.Sprintf("n%d", i+1)] = "http://" + freeAddress(t)
@@ -77,7 +87,7 @@ func newCluster(t *testing.T, size int) *testCluster {
 func (c *testCluster) config(name string, members map[string]string) Config {
 	c.t.Helper()
 	policy := filepath.Join(c.dir, "policy.yaml")
-	text := fmt.Sprintf("grants: [{principals: [\"*\"], prefix: \"\", verbs: [acquire, read, force, admin]}]\nresources: [{prefix: \"\", ttl_max: %v}]\n", longestTTL)
+	text := fmt.Sprintf("grants: [{principals: [\"*\"], prefix: \"\", verbs: [acquire, read, force, admin]}]\nresources: [{prefix: \"\", ttl_max: %v}]\n", c.ttl)
 	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
@@ -222,7 +232,7 @@ func (c *testCluster) acquire(i int, resource string) fence.Token {
 	eventually(c.t, func() string {
 		ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
 		defer cancel()
-		resp, err := c.leases(i).Acquire(ctx, &writv1.AcquireRequest{Resource: resource, Ttl: durationpb.New(longestTTL)})
+		resp, err := c.leases(i).Acquire(ctx, &writv1.AcquireRequest{Resource: resource, Ttl: durationpb.New(c.ttl)})
 		if err == nil {
 			token = fence.Token(resp.GetGrant().GetToken())
 			return ""
@@ -327,4 +337,18 @@ func mount(t *testing.T, size string) string {
 		}
 	})
 	return dir
+}
+
+// fill takes all space that is left in the file system of dir.
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(dir, "ballast"))
+	must(t, err)
+	for err == nil {
+		_, err = file.Write(make([]byte, 4096))
+	}
+	must(t, file.Close())
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 }

@@ -215,13 +215,16 @@ func (n *Node) prepare(minEpoch fence.Epoch) (w quorum.Witness, undo func() erro
 	if w.Foreign != "" {
 		n.logger.Warn("the state is foreign: the epoch will be raised above every witness before anything is granted", "reason", w.Foreign)
 	}
+	if f.witnessErr == nil && w == f.witness && !f.remains {
+		return w, undo, nil
+	}
 	if errors.Is(f.witnessErr, quorum.ErrWitnessEdited) {
 		if _, err := n.dir.setAside(witnessFile, witnessFile+".replaced-"); err != nil {
 			return w, undo, err
 		}
 	}
 	if f.remains {
-		// No member has ever come of it: begin has seen to that.
+		// No member came of it, or the quorum has admitted this node anew: begin has seen to that.
 		if _, err := n.dir.setAside(storeDir, replacedDir); err != nil {
 			return w, undo, err
 		}

@@ -134,8 +134,14 @@ func (r Restore) witness(c Config, dir *dataDir) (w quorum.Witness, edited bool,
 // build makes the new store beside the old one, and answers its member's id.
 func (r Restore) build(c Config, dir *dataDir, from, digest string) (member uint64, err error) {
 	target := filepath.Join(dir.path, restoringDir)
-	if err := os.RemoveAll(target); err != nil { // of a restore that did not finish
-		return 0, dirError(dir.path, err)
+	unfinished, err := filepath.Glob(filepath.Join(dir.path, ".restore-*"))
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range append(unfinished, target) { // of a restore that was cut off
+		if err := os.RemoveAll(path); err != nil {
+			return 0, dirError(dir.path, err)
+		}
 	}
 	config := etcd.RestoreConfig{
 		SnapshotFile: from, TargetDataDir: target, Name: c.Name, PeerURL: c.Bootstrap.Members[c.Name],
@@ -145,7 +151,7 @@ func (r Restore) build(c Config, dir *dataDir, from, digest string) (member uint
 		config.SnapshotFile, config.FromDataDir = "", from
 	}
 	if err := etcd.Restore(config); err != nil {
-		return 0, fmt.Errorf("restore: %w", err)
+		return 0, &wrappedError{"restore: " + oneLine(err), err}
 	}
 	state, err := etcd.Inspect(target)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,22 +94,32 @@ func TestRestoreTwice(t *testing.T) {
 // A holder that was granted its lease after the backup believes in it for its TTL. Nobody may be granted the resource
 // meanwhile, though the restored state knows nothing of it.
 func TestNoOverlapAfterRestore(t *testing.T) {
-	c := newCluster(t, 3)
+	const ttl = 6 * time.Second // much longer than the restore takes
+	c := newClusterTTL(t, 3, ttl)
 	c.start(c.all()...)
 	c.ready()
 	c.release(0, "a", c.acquire(0, "a"))
 	backup := c.snapshot(0)
-	before := clock.System().Now()
-	c.acquire(0, "a")
-	c.acquire(0, "new")
+	sent := map[string]clock.Instant{}
+	for _, resource := range []string{"a", "new"} {
+		sent[resource] = clock.System().Now()
+		c.acquire(0, resource)
+	}
 	c.stop(c.all()...)
 	c.restore(Restore{Snapshot: backup}, c.all()...)
 	c.start(c.all()...)
+	started := clock.System().Now()
 	for _, resource := range []string{"a", "new"} {
 		c.acquire(0, resource)
-		if after := clock.System().Now().Sub(before); after < longestTTL {
-			t.Errorf("%s was granted again %v after the last grant, within its TTL of %v", resource, after, longestTTL)
+		now := clock.System().Now()
+		believed := clock.DefaultDrift().BelieveUntil(sent[resource], ttl)
+		t.Logf("%s was granted %v after its last grant, and %v after the start", resource, now.Sub(sent[resource]), now.Sub(started))
+		if now.Before(believed) {
+			t.Errorf("%s was granted again %v before its last holder ceased to believe", resource, believed.Sub(now))
 		}
+	}
+	if quick := started.Sub(sent["a"]); quick > ttl*2/3 {
+		t.Errorf("the restore took %v of the TTL: this shows nothing", quick)
 	}
 }
 
@@ -342,6 +353,30 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	c.start(0)
 	c.ready()
+}
+
+func TestRestoreOnAFullDisk(t *testing.T) {
+	c := newCluster(t, 1)
+	dir := mount(t, "40m")
+	c.configs[0].DataDir = filepath.Join(dir, "data")
+	c.start(0)
+	c.acquire(0, "a")
+	backup := c.snapshot(0)
+	c.stop(0)
+	fill(t, dir)
+	before := tree(t, c.configs[0].DataDir)
+	_, err := Restore{Snapshot: backup}.Run(c.configs[0])
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want ENOSPC", err)
+	}
+	checkWords(t, err.Error(), "restore:", "no space left")
+	if after := tree(t, c.configs[0].DataDir); !slices.Equal(before, after) {
+		t.Errorf("a restore that was refused changed something\nbefore %q\nafter  %q", before, after)
+	}
+	must(t, os.Remove(filepath.Join(dir, "ballast")))
+	c.restore(Restore{Snapshot: backup}, 0)
+	c.start(0)
+	c.acquire(0, "a")
 }
 
 func TestRestoreRemovesTheOldStore(t *testing.T) {

@@ -110,6 +110,34 @@ func TestMinEpochRaises(t *testing.T) {
 	}
 }
 
+// A quorum in service hears of a node that had to be told the epoch, and goes above it.
+func TestMinEpochReachesTheOthers(t *testing.T) {
+	c := newCluster(t, 3)
+	c.start(c.all()...)
+	c.ready()
+	c.release(0, "a", c.acquire(0, "a"))
+	c.stop(2)
+	must(t, os.Remove(c.witnessPath(2)))
+	must(t, c.tryStart(2, 1))
+	names := 0
+	eventually(t, func() string {
+		// Each of another name: what is held when the epoch rises stays held for its TTL.
+		names++
+		if token := c.acquire(0, fmt.Sprint("a", names)); token.Epoch() == 1 {
+			return "the epoch has not been raised"
+		}
+		return ""
+	})
+	for i := range c.nodes {
+		eventually(t, func() string {
+			if w := c.witness(i); w.Epoch != 2 || w.Foreign != "" {
+				return fmt.Sprintf("witness %+v, want epoch 2", w)
+			}
+			return ""
+		})
+	}
+}
+
 func TestMinEpochOfANewQuorum(t *testing.T) {
 	c := newCluster(t, 1)
 	must(t, c.tryStart(0, 9))
@@ -263,21 +291,9 @@ func TestFullDisk(t *testing.T) {
 	c := newCluster(t, 1)
 	dir := mount(t, "40m")
 	c.configs[0].DataDir = filepath.Join(dir, "data")
-	fill := func() {
-		t.Helper()
-		file, err := os.Create(filepath.Join(dir, "ballast"))
-		must(t, err)
-		for err == nil {
-			_, err = file.Write(make([]byte, 4096))
-		}
-		must(t, file.Close())
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
 	free := func() { must(t, os.Remove(filepath.Join(dir, "ballast"))) }
 
-	fill()
+	fill(t, dir)
 	err := c.tryStart(0, 0)
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("got %v, want ENOSPC", err)
@@ -289,7 +305,7 @@ func TestFullDisk(t *testing.T) {
 	c.acquire(0, "a")
 	c.stop(0)
 
-	fill()
+	fill(t, dir)
 	c.refused(0, 0, syscall.ENOSPC, "data_dir:", "free")
 	free()
 	c.start(0)
