@@ -25,6 +25,9 @@ func TestAcquireWaitsForTheHolder(t *testing.T) {
 		if polls := w.calls("Acquire") - 1; polls < 12 || polls > 25 {
 			w.Errorf("%d polls in 35 s", polls)
 		}
+		if w.nodes[0].Calls("Acquire") != w.calls("Acquire") {
+			w.Error("polls went astray from the nearest node")
+		}
 		released := w.clock.Now()
 		if err := held.Release(w.Context()); err != nil {
 			w.Fatal(err)
@@ -115,13 +118,13 @@ func TestAcquireGivesUpAfterMaxWait(t *testing.T) {
 		c, other := w.dial(), w.dial()
 		held := w.acquire(other, "r", 10*time.Second)
 		started := w.clock.Now()
-		_, err := c.Acquire(w.Context(), "r", lease.AcquireOptions{MaxWait: 5 * time.Second})
+		_, err := c.Acquire(w.Context(), "r", lease.AcquireOptions{MaxWait: 4 * time.Second})
 		w.wantErr(err, lease.ErrHeld)
 		var why *lease.Error
 		if !errors.As(err, &why) || why.Holder != held.Holder() {
 			w.Errorf("%#v", why)
 		}
-		if took := w.clock.Now().Sub(started); took < 5*time.Second || took > 5100*time.Millisecond {
+		if took := w.clock.Now().Sub(started); took < 4*time.Second || took > 4100*time.Millisecond {
 			w.Errorf("took %v", took)
 		}
 		w.pass(time.Second)
@@ -269,6 +272,41 @@ func TestAcquireWithAnIDOfItsOwn(t *testing.T) {
 		}
 		_, err = c.Acquire(w.Context(), "r", opts)
 		w.wantErr(err, lease.ErrReleased)
+	})
+}
+
+// A server that answers polls at once is not asked in a tight loop.
+func TestPollsArePaced(t *testing.T) {
+	inBubble(t, 1, func(w *world) {
+		c := w.dial()
+		w.script("Acquire", func(context.Context, any, func() (any, error)) (any, error) {
+			return lease.OutcomeToProto(lease.AcquireOutcome{Waiting: &lease.Waiting{Position: 1, Keep: 3 * time.Second}}), nil
+		})
+		_, err := c.Acquire(w.Context(), "r", lease.AcquireOptions{MaxWait: 10 * time.Second})
+		w.wantErr(err, lease.ErrHeld)
+		if n := w.calls("Acquire"); n < 10 || n > 40 {
+			w.Errorf("%d polls in 10 s", n)
+		}
+	})
+}
+
+func TestAGrantOfSomethingElseIsRefused(t *testing.T) {
+	inBubble(t, 1, func(w *world) {
+		c := w.dial()
+		for _, grant := range []*writv1.Grant{
+			lease.GrantToProto(&lease.Grant{Resource: "other", Token: tokenA, TTL: time.Second}),
+			lease.GrantToProto(&lease.Grant{Resource: "r", TTL: time.Second}),
+			nil,
+		} {
+			w.script("Acquire", func(context.Context, any, func() (any, error)) (any, error) {
+				if grant == nil {
+					return &writv1.AcquireResponse{}, nil
+				}
+				return &writv1.AcquireResponse{Outcome: &writv1.AcquireResponse_Grant{Grant: grant}}, nil
+			})
+			_, err := c.Acquire(w.Context(), "r", lease.AcquireOptions{})
+			w.wantErr(err, &lease.Error{Reason: lease.ReasonInternal})
+		}
 	})
 }
 

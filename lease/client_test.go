@@ -299,6 +299,23 @@ func TestCallsTryEveryNodeBeforeTheyPause(t *testing.T) {
 	})
 }
 
+// A node in disgrace is not asked first every time.
+func TestCallsRememberWhoDoesNotServe(t *testing.T) {
+	inBubble(t, 2, func(w *world) {
+		c := w.dial()
+		w.acquire(c, "r", time.Minute)
+		w.nodes[0].Script("Get", func(context.Context, any, func() (any, error)) (any, error) { return nil, lease.ErrNoQuorum })
+		for range 10 {
+			if _, err := c.Get(w.Context(), "r", lease.GetOptions{}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		if n := w.nodes[0].Calls("Get"); n != 1 {
+			w.Errorf("asked %d times", n)
+		}
+	})
+}
+
 func TestErrorsOfALongTryTellWhatHappened(t *testing.T) {
 	inBubble(t, 2, func(w *world) {
 		c := w.dial()

@@ -97,6 +97,21 @@ func TestReleaseOfALostLeaseStillFreesIt(t *testing.T) {
 	})
 }
 
+// Once the TTL has passed there is nothing left to end.
+func TestReleaseGivesUpWithTheLease(t *testing.T) {
+	inBubble(t, 2, func(w *world) {
+		c := w.dial()
+		h := w.acquire(c, "r", 2*time.Second)
+		w.freezeAll()
+		started := w.clock.Now()
+		w.wantErr(h.Release(w.Context()), lease.ErrUnknownOutcome)
+		if took := w.clock.Now().Sub(started); took > 2*time.Second {
+			w.Errorf("took %v", took)
+		}
+		w.thawAll()
+	})
+}
+
 func TestReleaseAll(t *testing.T) {
 	inBubble(t, 2, func(w *world) {
 		c := w.dial()

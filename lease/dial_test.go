@@ -1,0 +1,142 @@
+package lease
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/writ-io/writ/lease/clock"
+)
+
+func newTestSet(t *testing.T, region string) (*dialSet, *clock.Manual) {
+	t.Helper()
+	manual := clock.NewManual(keeperOrigin)
+	s, err := newDialSet(Config{
+		Endpoints: []string{"a:1", "b:1", "c:1"}, Region: region, Clock: manual, Logger: slog.New(slog.DiscardHandler),
+	}, insecure.NewCredentials())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s, manual
+}
+
+func (s *dialSet) shown() string {
+	var names []string
+	for _, e := range *s.order.Load() {
+		names = append(names, e.address[:1])
+	}
+	return strings.Join(names, "")
+}
+
+func TestNodesAreOrdered(t *testing.T) {
+	s, manual := newTestSet(t, "eu")
+	a, b, c := s.all[0], s.all[1], s.all[2]
+	failure := errors.New("silent")
+	for _, step := range []struct {
+		what string
+		do   func()
+		want string
+	}{
+		{"as configured", func() {}, "abc"},
+		{"one is measured", func() { s.measured(b, 10*time.Millisecond, "us", true, false) }, "bac"},
+		{"another is farther", func() { s.measured(c, 20*time.Millisecond, "ap", true, false) }, "bca"},
+		{"the third is near and of the own region", func() { s.measured(a, 14*time.Millisecond, "eu", true, false) }, "abc"},
+		{"it fails", func() { s.failed(a, failure) }, "bca"},
+		{"it fails again", func() { s.failed(a, failure) }, "bca"},
+		{"the next fails too, later", func() { manual.Advance(time.Millisecond); s.failed(b, failure) }, "cab"},
+		{"all fail", func() { manual.Advance(time.Millisecond); s.failed(c, failure) }, "abc"},
+		{"one answers after all", func() { s.answered(c) }, "cab"},
+		{"another does", func() { s.answered(b) }, "bca"},
+		{"all do", func() { s.answered(a) }, "abc"},
+		{"it says that it is not ready", func() { s.measured(a, 14*time.Millisecond, "eu", false, false) }, "bca"},
+		{"not ready is better than silent", func() { s.failed(c, failure) }, "bac"},
+		{"ready again", func() { s.measured(a, 14*time.Millisecond, "eu", true, false) }, "abc"},
+		{"much farther than the nearest", func() {
+			for range 20 {
+				s.measured(a, 60*time.Millisecond, "eu", true, false)
+			}
+		}, "bac"},
+		{"a little nearer than the present one", func() {
+			for range 20 {
+				s.measured(c, 9*time.Millisecond, "ap", true, false)
+			}
+		}, "bca"},
+		{"about as near, and the coordinator", func() { s.measured(c, 9*time.Millisecond, "ap", true, true) }, "cba"},
+		{"no coordinator any more", func() { s.measured(c, 9*time.Millisecond, "ap", true, false) }, "cba"},
+		{"the coordinator, but far away", func() { s.measured(a, 60*time.Millisecond, "eu", true, true) }, "cba"},
+		{"a lot nearer than the present one", func() {
+			for range 20 {
+				s.measured(b, 5*time.Millisecond, "us", true, false)
+			}
+		}, "bca"},
+	} {
+		if step.do(); s.shown() != step.want {
+			t.Errorf("%s: %s, want %s", step.what, s.shown(), step.want)
+		}
+	}
+}
+
+func TestPenaltiesGrowUpToALimit(t *testing.T) {
+	s, manual := newTestSet(t, "")
+	a := s.all[0]
+	var last time.Duration
+	for i, want := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second, 10 * time.Second} {
+		s.failed(a, errors.New("silent"))
+		if last = a.probeAt.Sub(manual.Now()); last != want {
+			t.Errorf("failure %d: %v, want %v", i, last, want)
+		}
+		if next := s.nextProbe(keeperNever); next != a.probeAt {
+			t.Errorf("failure %d: next probe in %v", i, next.Sub(manual.Now()))
+		}
+		manual.Advance(last)
+	}
+	s.measured(a, time.Millisecond, "", true, false)
+	s.failed(a, errors.New("silent"))
+	if got := a.probeAt.Sub(manual.Now()); got != 500*time.Millisecond {
+		t.Errorf("after it was well: %v", got)
+	}
+}
+
+func TestATourAsksEveryNodeOnce(t *testing.T) {
+	s, _ := newTestSet(t, "")
+	tour := s.tour()
+	seen := ""
+	for range 6 {
+		e := tour.next()
+		seen += e.address[:1]
+		s.failed(e, errors.New("silent")) // which changes the order under way
+	}
+	if seen != "abcabc" {
+		t.Errorf("asked %s", seen)
+	}
+	tour.reset()
+	s.answered(s.all[1])
+	if e := tour.next(); e != s.all[1] {
+		t.Errorf("begins anew with %s", e.address)
+	}
+}
+
+func TestHedgedRenewalsGoElsewhere(t *testing.T) {
+	s, _ := newTestSet(t, "")
+	at := func(n int) clock.Instant { return keeperOrigin.Add(time.Duration(n) * time.Second) }
+	seen := ""
+	for _, r := range []struct {
+		attempt int
+		sent    clock.Instant
+	}{{1, at(1)}, {1, at(1)}, {2, at(2)}, {2, at(2)}, {3, at(3)}, {4, at(4)}, {1, at(5)}} {
+		seen += s.renewVia(r.attempt, r.sent).address[:1]
+	}
+	if seen != "aabbcaa" {
+		t.Errorf("went to %s", seen)
+	}
+	// A node that is known to be silent comes after those that are not.
+	s.failed(s.all[1], errors.New("silent"))
+	if e := s.renewVia(2, at(6)); e == s.all[1] {
+		t.Error("hedged via a silent node")
+	}
+}
