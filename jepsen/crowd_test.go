@@ -23,8 +23,10 @@ import (
 const (
 	// pace is how often a client does something.
 	pace = 10 * time.Millisecond
-	// callLimit is how long a client waits for an answer.
-	callLimit = time.Second
+	// callLimit is how long a client waits for an answer, and patientLimit how long it does sometimes: long enough for a
+	// node to say that it found no coordinator.
+	callLimit    = time.Second
+	patientLimit = 5 * time.Second
 )
 
 // client calls random nodes and notes what came of it. It repeats nothing: each call is a line of the history.
@@ -86,8 +88,14 @@ func (c *client) act(ctx context.Context) {
 	if own := slices.Sorted(maps.Keys(c.holds)); len(own) > 0 && c.rng.IntN(2) == 0 {
 		name = own[c.rng.IntN(len(own))]
 	}
+	old, stale := c.past[name]
 	if grip, ok := c.holds[name]; ok {
+		old.instance = grip.instance // to be told from the present grant by its token alone
 		switch {
+		case dice < 3 && stale:
+			c.renew(ctx, name, old)
+		case dice < 6 && stale:
+			c.checkpoint(ctx, name, old)
 		case dice < 40:
 			c.renew(ctx, name, grip)
 		case dice < 60:
@@ -101,14 +109,13 @@ func (c *client) act(ctx context.Context) {
 		}
 		return
 	}
-	grip, stale := c.past[name]
 	switch {
 	case dice < 40:
 		c.acquire(ctx, name)
 	case dice < 47 && stale:
-		c.renew(ctx, name, grip)
+		c.renew(ctx, name, old)
 	case dice < 50 && stale:
-		c.checkpoint(ctx, name, grip)
+		c.checkpoint(ctx, name, old)
 	default:
 		c.get(ctx, name)
 	}
@@ -124,7 +131,11 @@ func (c *client) over(name string) {
 
 // call carries out one call at a random node and notes it. do fills in what it saw.
 func (c *client) call(ctx context.Context, op history.Op, do func(context.Context, writv1.LeaseServiceClient, *history.Sight) error) history.Op {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	limit := callLimit
+	if c.rng.IntN(3) == 0 {
+		limit = patientLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	node := c.rng.IntN(cluster.Size)
 	op.Client, op.Call = c.id, time.Since(c.start)

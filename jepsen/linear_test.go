@@ -127,8 +127,9 @@ func (n *nemesis) fault(ctx context.Context) error {
 		n.kills++
 		return n.kill(ctx, span, first)
 	case kind < 80:
+		// Up to twice as long: time for others to take over, and for calls to pile up at a node that does not know.
 		n.pauses++
-		return n.pause(ctx, span, first)
+		return n.pause(ctx, span*time.Duration(1+n.rng.IntN(2)), first)
 	case kind < 90:
 		n.pauses += 2
 		return n.pause(ctx, span, first, second)
