@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/writ-io/writ/cmd/writ/cli/proctree"
+	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
 )
 
@@ -15,11 +16,13 @@ import (
 type Hold interface {
 	// Remaining tells how long the lease may still be believed, 0 when it may not be.
 	Remaining() time.Duration
-	// Lost is closed when the lease must not be believed any more.
-	Lost() <-chan struct{}
-	// Cause tells why, once Lost is closed.
-	Cause() error
+	// Done is closed when the lease must not be used any more.
+	Done() <-chan struct{}
+	// Err tells why, once Done is closed.
+	Err() error
 }
+
+var _ Hold = (*lease.Hold)(nil)
 
 // Config says what to run and how.
 type Config struct {
@@ -54,7 +57,7 @@ func Run(cfg Config) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	s := &shell{Config: cfg, tree: tree, exited: tree.Exited(), lost: cfg.Hold.Lost()}
+	s := &shell{Config: cfg, tree: tree, exited: tree.Exited(), lost: cfg.Hold.Done()}
 	s.machine = newMachine(cfg.Grace, Reserve(cfg.TTL), s.deadline())
 	if cfg.Interactive {
 		tree.Lend()
@@ -127,7 +130,7 @@ func (s *shell) next(timer clock.Timer) event {
 			return exited{} // it had ended before the lease did
 		}
 		s.lost = nil
-		return lost{cause: s.Hold.Cause()}
+		return lost{cause: s.Hold.Err()}
 	case <-s.tree.Gone():
 		return gone{}
 	case <-s.exited:
@@ -193,9 +196,12 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// Forwarded lists the signals that [Run] forwards, and SIGCONT, which it acts upon.
+// Forwarded lists the signals that [Run] is to be given, because they are the command's.
 func Forwarded() []os.Signal {
 	return []os.Signal{
-		unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT,
+		unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH,
 	}
 }
+
+// JobControl lists the signals of a keyboard and its shell that [Run] is to be given, once the command is about to start.
+func JobControl() []os.Signal { return []os.Signal{unix.SIGTSTP, unix.SIGCONT} }

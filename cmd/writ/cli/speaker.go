@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"time"
+)
+
+// speaker writes to a stream without ever waiting for it. Whoever has a command to kill in time must not wait until
+// somebody reads what it says. When too much waits to be written, what comes next is lost.
+type speaker struct {
+	done chan struct{}
+
+	mu     sync.Mutex
+	closed bool        // guarded by mu
+	words  chan []byte // sent to under mu
+}
+
+const (
+	speakerWords = 256
+	// speakerPatience bounds how long the end of the program waits for what was said last.
+	speakerPatience = time.Second
+)
+
+func newSpeaker(w io.Writer) *speaker {
+	s := &speaker{done: make(chan struct{}), words: make(chan []byte, speakerWords)}
+	go func() {
+		defer close(s.done)
+		for word := range s.words {
+			_, _ = w.Write(word)
+		}
+	}()
+	return s
+}
+
+// Write takes p and returns at once.
+func (s *speaker) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		select {
+		case s.words <- bytes.Clone(p):
+		default:
+		}
+	}
+	return len(p), nil
+}
+
+// close waits until everything is written, but not long: a stream that nobody reads keeps its goroutine.
+func (s *speaker) close() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.words)
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.done:
+	case <-time.After(speakerPatience):
+	}
+}
