@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ type options struct {
 	only     string
 	dir      string
 	leases   int
-	writ     string
+	binaries map[string]*string // given ones, by name
 }
 
 func main() {
@@ -29,8 +30,23 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "comma-separated parts to run: cycles, handoff, contenders, renew, failover, scale; empty: all")
 	flag.StringVar(&o.dir, "dir", "", "where data and binaries go; default: a temporary directory that is removed")
 	flag.IntVar(&o.leases, "leases", 100_000, "leases in the scale part")
-	flag.StringVar(&o.writ, "writ", "", "a writ binary to measure; default: built from this module")
+	o.binaries = map[string]*string{
+		"writ": flag.String("writ", "", "a writ binary to measure; default: built from this module"),
+		"etcd": flag.String("etcd", "", "an etcd binary to measure; default: built from the version in go.mod"),
+	}
+	profile := flag.String("cpuprofile", "", "write a profile of the client's side to this file")
 	flag.Parse()
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(file)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, o); err != nil {
@@ -83,8 +99,8 @@ func run(ctx context.Context, o options) error {
 
 func build(ctx context.Context, o options) error {
 	for name, pkg := range map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "writ": "github.com/writ-io/writ/cmd/writ"} {
-		if name == "writ" && o.writ != "" {
-			if err := os.Symlink(o.writ, filepath.Join(o.dir, name)); err != nil {
+		if given := *o.binaries[name]; given != "" {
+			if err := os.Symlink(given, filepath.Join(o.dir, name)); err != nil {
 				return err
 			}
 			continue

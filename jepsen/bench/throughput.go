@@ -12,7 +12,7 @@ import (
 // cycles measures acquire and release of distinct keys by 1 to 256 clients.
 func cycles(ctx context.Context, o options) ([]row, error) {
 	const most = 256
-	sides := map[string]side{}
+	sides, clusters := map[string]side{}, map[string]*cluster{}
 	for _, kind := range kinds {
 		c, s, err := open(ctx, o, kind, steady, most)
 		if err != nil {
@@ -20,34 +20,39 @@ func cycles(ctx context.Context, o options) ([]row, error) {
 		}
 		defer c.stop()
 		defer s.close()
-		sides[kind] = s
+		sides[kind], clusters[kind] = s, c
 	}
 	var rows []row
 	for _, w := range []struct {
 		clients int
 		floor   string
 	}{{1, "≥ 1.3× (aim 1.5×)"}, {16, "≥ 2.2× (aim 2.5×)"}, {64, "≥ 3.3× (aim 4×)"}, {256, "≥ 3.5× (aim 5×)"}} {
-		rates, ratios := map[string][]float64{}, []float64{}
+		rates, costs, ratios := map[string][]float64{}, map[string][]time.Duration{}, []float64{}
 		for range o.rounds {
 			for _, kind := range kinds {
-				rate, err := cycleRate(ctx, sides[kind], w.clients, o.duration)
+				rate, cost, err := cycleRate(ctx, clusters[kind], sides[kind], w.clients, o.duration)
 				if err != nil {
 					return nil, fmt.Errorf("%s, %d clients: %w", kind, w.clients, err)
 				}
-				rates[kind] = append(rates[kind], rate)
+				rates[kind], costs[kind] = append(rates[kind], rate), append(costs[kind], cost)
 			}
 			ratios = append(ratios, rates["writ"][len(ratios)]/rates["etcd"][len(ratios)])
 		}
 		rows = append(rows, row{
-			work: fmt.Sprintf("acquire + release, %d clients", w.clients), peer: fmt.Sprintf("%.0f cycles/s", median(rates["etcd"])),
-			writ: fmt.Sprintf("%.0f cycles/s", median(rates["writ"])), ratio: fmt.Sprintf("%.2f×", median(ratios)), floor: w.floor,
+			work: fmt.Sprintf("acquire + release, %d clients", w.clients), peer: cycleText(median(rates["etcd"]), median(costs["etcd"])),
+			writ: cycleText(median(rates["writ"]), median(costs["writ"])), ratio: fmt.Sprintf("%.2f×", median(ratios)), floor: w.floor,
 		})
 	}
 	return rows, nil
 }
 
-// cycleRate is the cycles per second of a number of clients, each on a key of its own.
-func cycleRate(ctx context.Context, s side, clients int, d time.Duration) (float64, error) {
+func cycleText(rate float64, cost time.Duration) string {
+	return fmt.Sprintf("%.0f cycles/s, %d µs CPU each", rate, cost.Microseconds())
+}
+
+// cycleRate is the cycles per second of a number of clients, each on a key of its own, and the processor time that one
+// costs the servers and this process together.
+func cycleRate(ctx context.Context, c *cluster, s side, clients int, d time.Duration) (rate float64, cost time.Duration, err error) {
 	warm := d / 4
 	var count atomic.Int64
 	var wg sync.WaitGroup
@@ -73,12 +78,14 @@ func cycleRate(ctx context.Context, s side, clients int, d time.Duration) (float
 	}
 	time.Sleep(warm)
 	from, start := count.Load(), time.Now()
-	time.Sleep(d)
-	rate := float64(count.Load()-from) / time.Since(start).Seconds()
+	used, _, err := watchCPU(ctx, c, d)
+	if cycles := count.Load() - from; cycles > 0 {
+		rate, cost = float64(cycles)/time.Since(start).Seconds(), used/time.Duration(cycles)
+	}
 	cancel()
 	wg.Wait()
 	close(errs)
-	return rate, errors.Join(<-errs)
+	return rate, cost, errors.Join(err, <-errs)
 }
 
 // handoffs measures from the release to the grant of the one that waits.
