@@ -20,6 +20,7 @@ type renewer struct {
 	*forwarder
 	quorum   Quorum
 	maxBytes int
+	timeout  time.Duration // of one message
 	// stopped ends when the server does.
 	stopped context.Context
 
@@ -29,7 +30,7 @@ type renewer struct {
 	worker sync.WaitGroup
 }
 
-// renewTimeout is how long one message may take. It is short, because the next one waits for it.
+// renewTimeout is how long one message may take, by default. It is short, because the next one waits for it.
 const renewTimeout = 2 * time.Second
 
 // partBytes is more than what a part, or a lease in it, takes on the wire besides its names.
@@ -145,7 +146,7 @@ func (r *renewer) take() []*renewal {
 
 // send has one batch renewed, here or at the coordinator, and finishes its requests unless it fails.
 func (r *renewer) send(v *view, batch []*renewal) (failure, error) {
-	ctx, cancel := context.WithTimeout(r.stopped, renewTimeout)
+	ctx, cancel := context.WithTimeout(r.stopped, r.timeout)
 	defer cancel()
 	var outcomes []lease.RenewOutcome
 	var err error

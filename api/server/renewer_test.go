@@ -63,6 +63,7 @@ func refs(cmd lease.Renew) string {
 func TestRenewalsTravelTogether(t *testing.T) {
 	a, b := pair(t, nil)
 	g := gateOf(a.quorum)
+	b.server.renewer.timeout = time.Hour // the gate decides when an attempt ends, however slow the machine is
 	var wg sync.WaitGroup
 	renew := func(principal, instance string, resources ...string) {
 		c := b.dial(principal)
@@ -105,6 +106,7 @@ func TestRenewalsTravelTogether(t *testing.T) {
 func TestMessagesOfRenewalsAreBounded(t *testing.T) {
 	a, b := pair(t, nil)
 	g := gateOf(a.quorum)
+	b.server.renewer.timeout = time.Hour // the gate decides when an attempt ends, however slow the machine is
 	c := b.dial(app)
 	var wg sync.WaitGroup
 	renew := func(n int, name string) {
@@ -201,6 +203,7 @@ func TestRenewalAnswersByIndex(t *testing.T) {
 func TestCancelledRenewalIsNotSent(t *testing.T) {
 	a, b := pair(t, nil)
 	g := gateOf(a.quorum)
+	b.server.renewer.timeout = time.Hour // the gate decides when an attempt ends, however slow the machine is
 	c := b.dial(app)
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = c.leases.Renew(testContext(t), renewRequest("x/1")) })
@@ -232,6 +235,7 @@ func TestCancelledRenewalIsNotSent(t *testing.T) {
 func TestRenewalsFollowTheCoordinator(t *testing.T) {
 	a, b := pair(t, func(c *Config) { c.Forward.Patience = 20 * time.Second })
 	g := gateOf(a.quorum)
+	b.server.renewer.timeout = time.Hour // the gate decides when an attempt ends, however slow the machine is
 	c := b.dial(app)
 	var wg sync.WaitGroup
 	renew := func() {

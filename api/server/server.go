@@ -83,7 +83,7 @@ func New(q Quorum, config Config) (*Server, error) {
 	nodes := &nodeSet{quorum: q, clock: clk}
 	s.tracker = newTracker(q, config.Identity, config.Limits.MaxRequestBytes+messageSlack)
 	forwarder := &forwarder{tracker: s.tracker, config: config.Forward, clock: clk, metrics: m}
-	s.renewer = &renewer{forwarder: forwarder, quorum: q, maxBytes: config.Limits.MaxRequestBytes, stopped: running}
+	s.renewer = &renewer{forwarder: forwarder, quorum: q, maxBytes: config.Limits.MaxRequestBytes, timeout: renewTimeout, stopped: running}
 	s.health = newHealthService(q, draining)
 	keys := &keyring{quorum: q, logger: config.Logger}
 	s.chain = &chain{
@@ -113,6 +113,9 @@ func New(q Quorum, config Config) (*Server, error) {
 	return s, nil
 }
 
+// streamWorkers is how many goroutines wait for calls; more calls at once get goroutines of their own.
+const streamWorkers = 256
+
 func (s *Server) newGRPC(c *chain) *grpc.Server {
 	outside := insecure.NewCredentials()
 	if s.config.Identity != nil {
@@ -128,6 +131,8 @@ func (s *Server) newGRPC(c *chain) *grpc.Server {
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.WaitForHandlers(true),
+		// A goroutine that has served a call has the stack that the next one needs.
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			// A client that is gone must not keep its place in a queue, or a watch.

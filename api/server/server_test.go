@@ -146,6 +146,9 @@ func TestGracefulStop(t *testing.T) {
 	go func() { stopped <- n.server.GracefulStop(ctx) }()
 	_, err = watch.Recv()
 	wantReason(t, err, lease.ReasonNoQuorum, "shutting down", "resume token")
+	if reason := n.server.health.notReady(); reason != errDraining.Error() {
+		t.Errorf("a node that shuts down is not ready because %q", reason)
+	}
 	close(release)
 	calls.Wait()
 	if err := <-stopped; err != nil {

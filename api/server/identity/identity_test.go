@@ -166,6 +166,21 @@ func TestHandshake(t *testing.T) {
 		t.Fatalf("good client: server %v, client %v", s, c)
 	}
 
+	// A session is never resumed: it would not be verified again.
+	again := client.ClientConfig("127.0.0.1")
+	again.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	for range 2 {
+		again.VerifyConnection = func(state tls.ConnectionState) error {
+			if state.DidResume {
+				t.Error("a session was resumed")
+			}
+			return nil
+		}
+		if s, c := handshake(t, config, again); s != nil || c != nil {
+			t.Fatalf("again: server %v, client %v", s, c)
+		}
+	}
+
 	stranger := issue(t, foreign, identity.Subject{Name: "client", SPIFFE: "spiffe://test/app"})
 	stranger.CAFile = ca.File()
 	if s, c := handshake(t, config, open(t, stranger, nil).ClientConfig("127.0.0.1")); s == nil || c == nil ||
