@@ -343,6 +343,7 @@ func TestPacedWriter(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	defer server.Close()
+	defer server.CloseClientConnections()
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		c := server.Client()
 		c.Transport.(*http.Transport).ForceAttemptHTTP2 = protocol == "HTTP/2.0"
