@@ -64,7 +64,7 @@ func renewals(ctx context.Context, o options) ([]row, error) {
 	}
 	return []row{{
 		work: fmt.Sprintf("%d leases at TTL %v kept by one process", leases, ttl), peer: "—",
-		writ:  fmt.Sprintf("%d lost, %.1f %% of 200 %% CPU, servers and client", lost(holds), 100*used.Seconds()/d.Seconds()/2*1),
+		writ:  fmt.Sprintf("%d lost, %.1f %% of one core, servers and client together", lost(holds), 100*used.Seconds()/d.Seconds()),
 		ratio: "—", floor: "none lost, ≤ 5 %",
 	}}, nil
 }
@@ -120,7 +120,7 @@ func scale(ctx context.Context, o options) ([]row, error) {
 		return nil, err
 	}
 	rows := []row{
-		{fmt.Sprintf("%d live leases for a minute", o.leases), "—", fmt.Sprintf("%d lost, %.1f %% of 200 %% CPU", lost(holds), 100*used.Seconds()/took.Seconds()/2), "—", "none lost"},
+		{fmt.Sprintf("%d live leases for a minute", o.leases), "—", fmt.Sprintf("%d lost, %.1f %% of one core", lost(holds), 100*used.Seconds()/took.Seconds()), "—", "none lost"},
 		{"coordinator heap per lease", "—", fmt.Sprintf("%.0f B", (after-before)/float64(o.leases)), "—", "≤ 1 KiB"},
 	}
 	takeover, err := c.takeover(ctx, w, leader)
