@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/writ-io/writ/api/server/identity"
 	"github.com/writ-io/writ/api/server/policy"
@@ -34,7 +35,8 @@ type Config struct {
 	MaxConnectionAge time.Duration
 	// Logger takes what happens; nil drops it.
 	Logger hclog.Logger
-	// Registry takes the metrics, and /metrics shows it. One registry per Server; nil makes one.
+	// Registry takes the metrics, and /metrics shows it. One registry per Server; nil makes one, with the Go
+	// runtime's and the process's own metrics.
 	Registry *prometheus.Registry
 	// Version is shown in the status.
 	Version string
@@ -90,6 +92,7 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
+		c.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}
 	l := &c.Limits
 	setDefault(&l.RatePerSecond, defaultRatePerSecond)

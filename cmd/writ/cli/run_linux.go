@@ -72,8 +72,7 @@ func (r *runner) acquire(ctx context.Context) error {
 				continue
 			}
 			cancel()
-			_ = <-done // that it was cancelled, unless it came at the same moment
-			if r.hold != nil {
+			if err := <-done; err == nil { // it came at the same moment
 				r.release(context.WithoutCancel(ctx))
 			}
 			return &exitError{128 + int(sig), fmt.Errorf("%v while waiting for %s", sig, r.name)}
