@@ -161,7 +161,7 @@ func (f devFlags) prepare() (dir string, plan devPlan, remove func() error, err 
 		return dir, plan, remove, plan.save(dir)
 	case f.given("regions") && !slices.Equal(made.Regions, f.regions):
 		err = wrong("--regions", "are "+strings.Join(f.regions, ",")+", but "+dir+" was made with "+strings.Join(made.Regions, ","), "leave them out, or name another --dir")
-	case f.given("base-port") && made.Ports[made.Regions[0]] != f.basePort:
+	case f.basePort != 0 && f.given("base-port") && made.Ports[made.Regions[0]] != f.basePort:
 		err = wrong("--base-port", fmt.Sprintf("is %d, but %s was made with %d", f.basePort, dir, made.Ports[made.Regions[0]]), "leave it out, or name another --dir")
 	case f.given("insecure") && made.Insecure != f.insecure:
 		err = wrong("--insecure", fmt.Sprintf("is %v, but %s was made otherwise", f.insecure, dir), "leave it out, or name another --dir")

@@ -105,7 +105,7 @@ func TestForgetfulNodeIsRefused(t *testing.T) {
 		if !errors.Is(err, etcd.ErrForgotten) {
 			t.Fatalf("got %v, want ErrForgotten", err)
 		}
-		checkWords(t, err.Error(), "data_dir:", "has run before", "add this node anew")
+		checkWords(t, err.Error(), "data_dir:", "has run before", "add this node anew", "writ quorum member replace n3 http://")
 		if left := tree(t, c.configs[2].DataDir); len(left) != 2 {
 			t.Errorf("the attempt left %q, want a lock file", left)
 		}

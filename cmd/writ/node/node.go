@@ -205,7 +205,7 @@ func listen(field, address string) (net.Listener, error) {
 // what a start that went no further has added.
 func (n *Node) prepare(minEpoch fence.Epoch) (w quorum.Witness, undo func() error, err error) {
 	undo = func() error { return nil }
-	f, err := n.dir.look()
+	f, err := n.dir.look(n.config)
 	if err != nil {
 		return w, undo, err
 	}
@@ -271,6 +271,9 @@ func (n *Node) startStore(ctx context.Context) (err error) {
 		err = errors.Join(err, os.RemoveAll(e.DataDir))
 	}
 	text := strings.NewReplacer("initial_cluster", "bootstrap.members", "peer.tls", "peer_tls", "peer.insecure", "insecure").Replace(oneLine(err))
+	if errors.Is(err, etcd.ErrForgotten) {
+		text += fmt.Sprintf(" (writ quorum member replace %s %s)", c.Name, e.AdvertisePeerURL)
+	}
 	return &wrappedError{text, err}
 }
 

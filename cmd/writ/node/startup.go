@@ -36,7 +36,7 @@ type found struct {
 }
 
 // look reads what the data directory holds and changes nothing.
-func (d *dataDir) look() (f found, err error) {
+func (d *dataDir) look(c Config) (f found, err error) {
 	f.witness, f.witnessErr = quorum.LoadWitness(d.witness())
 	if f.witnessErr != nil && !errors.Is(f.witnessErr, quorum.ErrWitnessMissing) && !errors.Is(f.witnessErr, quorum.ErrWitnessEdited) {
 		return f, dirError(d.path, f.witnessErr)
@@ -50,15 +50,15 @@ func (d *dataDir) look() (f found, err error) {
 		return f, nil
 	}
 	if err != nil {
-		return f, &wrappedError{fmt.Sprintf("data_dir: the store cannot be read back (%s): %s", oneLine(err), waysOut("")), err}
+		return f, &wrappedError{fmt.Sprintf("data_dir: the store cannot be read back (%s): %s", oneLine(err), waysOut(c, "")), err}
 	}
 	return f, nil
 }
 
 // waysOut names what an operator can do about a store that must not be started from. other is one more way.
-func waysOut(other string) string {
-	text := `if the other nodes are healthy, run "writ quorum member replace NAME" there and start this one with bootstrap.join and an empty data_dir; ` +
-		`if they are lost too, run "writ quorum restore" on every node`
+func waysOut(c Config, other string) string {
+	text := fmt.Sprintf(`if the other nodes are healthy, run "writ quorum member replace %s %s" there and start this one with bootstrap.join and an empty data_dir; `+
+		`if they are lost too, run "writ quorum restore" on every node`, c.Name, c.Bootstrap.Members[c.Name])
 	if other != "" {
 		text += "; " + other
 	}
@@ -79,7 +79,6 @@ const minEpochWay = "if this store is all there is, start it with --min-epoch N,
 //
 // Nothing is ever taken from the store: it is what is to be judged.
 func begin(c Config, dir string, minEpoch fence.Epoch, f found) (quorum.Witness, error) {
-	blank := quorum.Witness{Cluster: c.Cluster, Node: c.Name, MemberID: f.disk.MemberID}
 	w := f.witness
 	if f.witnessErr == nil && (w.Cluster != c.Cluster || w.Node != c.Name) {
 		return w, fmt.Errorf("data_dir: %w: %s is of node %q in cluster %q, but the configuration says node %q in cluster %q: give every node a directory of its own",
@@ -90,29 +89,30 @@ func begin(c Config, dir string, minEpoch fence.Epoch, f found) (quorum.Witness,
 			etcd.ErrForeign, filepath.Join(dir, storeDir), f.disk.Name, c.Name)
 	}
 	if f.witnessErr != nil {
-		return withoutWitness(blank, dir, minEpoch, f)
+		return withoutWitness(c, dir, minEpoch, f)
 	}
 	if !f.hasStore {
 		if w.MemberID != 0 && !c.Bootstrap.Join {
 			return w, fmt.Errorf("data_dir: %w: %s is missing, but the witness has seen it (epoch %d): %s", ErrStoreWiped,
-				filepath.Join(dir, storeDir), w.Epoch, waysOut("if nothing is left anywhere, not even a backup, remove the witnesses and start all nodes with --min-epoch and the highest epoch in them"))
+				filepath.Join(dir, storeDir), w.Epoch, waysOut(c, "if nothing is left anywhere, not even a backup, remove the witnesses and start all nodes with --min-epoch and the highest epoch in them"))
 		}
 		return withMinEpoch(restarted(w), minEpoch)
 	}
 	if w.MemberID != 0 && w.MemberID != f.disk.MemberID {
 		return w, fmt.Errorf("data_dir: %w: %s is of member %x, but %s holds member %x: a restore that was interrupted is to be run again; else %s",
-			ErrOtherWitness, filepath.Join(dir, witnessFile), w.MemberID, filepath.Join(dir, storeDir), f.disk.MemberID, waysOut(""))
+			ErrOtherWitness, filepath.Join(dir, witnessFile), w.MemberID, filepath.Join(dir, storeDir), f.disk.MemberID, waysOut(c, ""))
 	}
 	if f.disk.LastIndex < w.AppliedIndex || f.disk.Term < w.RaftTerm {
 		return w, fmt.Errorf("data_dir: %w: the log in %s ends at index %d in raft term %d, but the witness has seen index %d in raft term %d: %s",
-			ErrStoreRolledBack, filepath.Join(dir, storeDir), f.disk.LastIndex, f.disk.Term, w.AppliedIndex, w.RaftTerm, waysOut(""))
+			ErrStoreRolledBack, filepath.Join(dir, storeDir), f.disk.LastIndex, f.disk.Term, w.AppliedIndex, w.RaftTerm, waysOut(c, ""))
 	}
 	w.MemberID = f.disk.MemberID
 	return withMinEpoch(w, minEpoch)
 }
 
 // withoutWitness starts without a witness: a new node, or one whose operator answers for the epoch.
-func withoutWitness(blank quorum.Witness, dir string, minEpoch fence.Epoch, f found) (quorum.Witness, error) {
+func withoutWitness(c Config, dir string, minEpoch fence.Epoch, f found) (quorum.Witness, error) {
+	blank := quorum.Witness{Cluster: c.Cluster, Node: c.Name, MemberID: f.disk.MemberID}
 	missing := errors.Is(f.witnessErr, quorum.ErrWitnessMissing)
 	switch {
 	case minEpoch != 0 && missing && (f.hasStore || f.remains):
@@ -121,9 +121,9 @@ func withoutWitness(blank quorum.Witness, dir string, minEpoch fence.Epoch, f fo
 		return withMinEpochBecause(blank, minEpoch, "the witness was not as it was written; ")
 	case missing && (f.hasStore || f.remains):
 		return blank, fmt.Errorf("data_dir: %w, but there is a store in %s, which may be a copy or older than it looks: %s",
-			f.witnessErr, filepath.Join(dir, storeDir), waysOut(minEpochWay))
+			f.witnessErr, filepath.Join(dir, storeDir), waysOut(c, minEpochWay))
 	case !missing:
-		return blank, fmt.Errorf("data_dir: %w: %s", f.witnessErr, waysOut(minEpochWay))
+		return blank, fmt.Errorf("data_dir: %w: %s", f.witnessErr, waysOut(c, minEpochWay))
 	}
 	return withMinEpoch(blank, minEpoch)
 }
