@@ -160,7 +160,8 @@ func (s *Service) MemberRemove(ctx context.Context, name string) error {
 	if n := r.nodes[name]; id == 0 && n != nil {
 		id = n.MemberId
 	}
-	if id == 0 {
+	// A node may have left its record behind in a quorum that was rebuilt without it.
+	if !slices.ContainsFunc(s.member.Members(), func(m MemberInfo) bool { return m.ID == id }) {
 		return &lease.Error{Reason: lease.ReasonNotFound, Message: fmt.Sprintf("no member is named %q", name)}
 	}
 	if id == s.member.ID() {
