@@ -25,28 +25,32 @@ func TestLeasesAreLinearizable(t *testing.T) {
 	seed := setting(t, "WRIT_JEPSEN_SEED", time.Now().UnixNano())
 	span := time.Duration(setting(t, "WRIT_JEPSEN_SECONDS", 20)) * time.Second
 	clients := int(setting(t, "WRIT_JEPSEN_CLIENTS", 6))
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("run it again with WRIT_JEPSEN_SEED=%d WRIT_JEPSEN_SECONDS=%d WRIT_JEPSEN_CLIENTS=%d", seed, span/time.Second, clients)
-		}
-	})
 	c := startCluster(t, false)
 	resources := []string{"jepsen/a", "jepsen/b", "jepsen/c"}
 	crowd := newCrowd(t, c, seed, clients, resources)
-
+	evil := &nemesis{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0)), start: crowd[0].start}
+	t.Cleanup(func() {
+		// Slower than it should be, which is no failure, but worth a look at what took so long.
+		if t.Failed() || time.Since(crowd[0].start) > 2*span {
+			t.Logf("faults, in ms:\n%s", strings.Join(evil.journal, "\n"))
+			t.Logf("run it again with WRIT_JEPSEN_SEED=%d WRIT_JEPSEN_SECONDS=%d WRIT_JEPSEN_CLIENTS=%d", seed, span/time.Second, clients)
+		}
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), span)
 	defer cancel()
-	evil := &nemesis{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0))}
 	var running sync.WaitGroup
 	for _, client := range crowd {
 		running.Go(func() { client.run(ctx) })
 	}
 	err := evil.run(ctx)
 	running.Wait()
+	evil.note("all calls are over", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	healed := time.Now()
 	settle(t, c)
+	recovery := time.Since(healed)
 	for _, client := range crowd {
 		for _, name := range resources {
 			client.get(t.Context(), name)
@@ -60,8 +64,8 @@ func TestLeasesAreLinearizable(t *testing.T) {
 	if err := history.Check(ops, judgement); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d calls by %d clients in %v, judged in %v; faults: %s", len(ops), clients, span,
-		time.Since(began).Round(time.Millisecond), evil)
+	t.Logf("seed %d: %d calls by %d clients in %v, all nodes ready %v later, judged in %v; faults: %s", seed, len(ops), clients, span,
+		recovery.Round(time.Millisecond), time.Since(began).Round(time.Millisecond), evil)
 	checkTally(t, ops)
 }
 
@@ -92,13 +96,24 @@ type nemesis struct {
 	kills   int
 	pauses  int
 	crashes int
+	start   time.Time // the same as the clients'
+	journal []string
+}
+
+// note writes down what is done.
+func (n *nemesis) note(what string, nodes []int) {
+	names := make([]string, len(nodes))
+	for k, i := range nodes {
+		names[k] = cluster.Regions[i]
+	}
+	n.journal = append(n.journal, fmt.Sprintf("%9.3f %s %s", float64(time.Since(n.start))/float64(time.Millisecond), what, strings.Join(names, " ")))
 }
 
 func (n *nemesis) String() string {
 	return fmt.Sprintf("%d kills, %d pauses, %d crashes of all", n.kills, n.pauses, n.crashes)
 }
 
-// run does harm until ctx ends, and then brings every node back.
+// run does harm until ctx ends. A fault that has begun is healed first.
 func (n *nemesis) run(ctx context.Context) error {
 	for wait(ctx, n.between(300, 1500)) {
 		if err := n.fault(ctx); err != nil {
@@ -140,12 +155,14 @@ func (n *nemesis) fault(ctx context.Context) error {
 }
 
 func (n *nemesis) kill(ctx context.Context, span time.Duration, nodes ...int) error {
+	n.note("kill", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Kill(i); err != nil {
 			return err
 		}
 	}
 	wait(ctx, span)
+	n.note("restart", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Restart(i); err != nil {
 			return err
@@ -155,12 +172,14 @@ func (n *nemesis) kill(ctx context.Context, span time.Duration, nodes ...int) er
 }
 
 func (n *nemesis) pause(ctx context.Context, span time.Duration, nodes ...int) error {
+	n.note("pause", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Pause(i); err != nil {
 			return err
 		}
 	}
 	wait(ctx, span)
+	n.note("resume", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Resume(i); err != nil {
 			return err

@@ -14,8 +14,9 @@ import (
 	"github.com/writ-io/writ/jepsen/cluster"
 )
 
-// patience bounds every wait for what must happen.
-const patience = time.Minute
+// patience bounds every wait for what must happen. A busy disk can hold up a start, or the end of a process that is being
+// killed, for tens of seconds.
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	if os.Getenv(holderVariable) != "" {

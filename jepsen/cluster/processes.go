@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Processes starts programs that do not outlive this one. Its methods are safe for concurrent use.
@@ -91,13 +92,22 @@ func (p *Processes) Close() {
 // Signal sends a signal. It fails if the process has ended.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
+// killLimit bounds the waiting for a process that was killed: the kernel first finishes what it does for it on a disk.
+const killLimit = 2 * time.Minute
+
 // Kill ends the process by SIGKILL, also while it is stopped, and waits until it is gone.
 func (p *Process) Kill() error {
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	<-p.done
-	return nil
+	timer := time.NewTimer(killLimit)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("cluster: %s is not gone %v after SIGKILL", p.cmd.Path, killLimit)
+	}
 }
 
 // Done is closed when the process has ended.
