@@ -101,7 +101,7 @@ type owner struct {
 func start(t *testing.T, env []string, args ...string) *owner {
 	t.Helper()
 	o := &owner{cmd: exec.Command(os.Args[0], args...)}
-	o.cmd.Env = slices.Concat(os.Environ(), env, []string{ownerVariable + "=1"})
+	o.cmd.Env = slices.Concat(os.Environ(), env, []string{ownerVariable + "=1", proctest.Brisk})
 	o.cmd.Stderr = os.Stderr
 	in, err := o.cmd.StdinPipe()
 	if err != nil {

@@ -43,8 +43,12 @@ func (a Actor) Env(line *Line) []string {
 	if err != nil {
 		panic(err)
 	}
-	return []string{actorVariable + "=" + string(spec), lineVariable + "=" + line.Path}
+	return []string{actorVariable + "=" + string(spec), lineVariable + "=" + line.Path, Brisk}
 }
+
+// Brisk is for the environment of test binaries that are started as processes: those with a race detector would sleep for
+// a second at their end.
+const Brisk = "GORACE=atexit_sleep_ms=0"
 
 // Main plays an actor and exits if the environment asks for one. Call it first in TestMain.
 func Main() {
