@@ -222,7 +222,22 @@ func (s *Service) MoveCoordinator(ctx context.Context, to string) (string, error
 	if err := s.member.MoveLeader(ctx, target.MemberID); err != nil {
 		return "", lease.Errorf(lease.ReasonNoQuorum, "the coordinator could not be moved to %s: %v", target.Name, err)
 	}
-	return target.Name, nil
+	return target.Name, s.claimedBy(ctx, target.Name)
+}
+
+// claimedBy waits until a node's claim can be seen.
+func (s *Service) claimedBy(ctx context.Context, name string) error {
+	for {
+		r := s.view.roster()
+		if r.term.GetNode() == name {
+			return nil
+		}
+		select {
+		case <-r.changed:
+		case <-ctx.Done():
+			return lease.Errorf(lease.ReasonNoQuorum, "%s was asked to take over and has not done so yet", name)
+		}
+	}
 }
 
 // successor chooses whom to hand over to.
