@@ -122,3 +122,28 @@ func TestAcquireMovesOnFromABrokenConnection(t *testing.T) {
 		}
 	})
 }
+
+// Close waits for requests that are being cancelled, so that a process that ends leaves no orphan.
+func TestCloseWaitsForCancellations(t *testing.T) {
+	inBubble(t, 1, func(w *world) {
+		c := w.dial()
+		w.loseAnswers("Acquire", 1000)
+		w.script("CancelAcquire", func(ctx context.Context, _ any, next func() (any, error)) (any, error) {
+			w.pass(500 * time.Millisecond)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return next()
+		})
+		ctx, cancel := context.WithTimeout(w.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := c.TryAcquire(ctx, "r", lease.AcquireOptions{})
+		w.wantErr(err, context.DeadlineExceeded)
+		if err := c.Close(); err != nil {
+			w.Fatal(err)
+		}
+		if w.quorum.Info("r").End != lease.EndReleased {
+			w.Error("an orphan is left")
+		}
+	})
+}

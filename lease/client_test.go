@@ -316,6 +316,32 @@ func TestCallsRememberWhoDoesNotServe(t *testing.T) {
 	})
 }
 
+// When all are in disgrace, the first that serves is not again.
+func TestCallsRememberWhoServes(t *testing.T) {
+	inBubble(t, 2, func(w *world) {
+		c := w.dial()
+		w.acquire(c, "r", time.Minute)
+		w.script("Get", func(context.Context, any, func() (any, error)) (any, error) { return nil, lease.ErrNoQuorum })
+		ctx, cancel := context.WithTimeout(w.Context(), 30*time.Millisecond)
+		defer cancel()
+		_, err := c.Get(ctx, "r", lease.GetOptions{})
+		w.wantErr(err, lease.ErrNoQuorum)
+		w.nodes[1].Script("Get", nil)
+		if _, err := c.Get(w.Context(), "r", lease.GetOptions{}); err != nil {
+			w.Fatal(err)
+		}
+		asked := w.nodes[0].Calls("Get")
+		for range 5 {
+			if _, err := c.Get(w.Context(), "r", lease.GetOptions{}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		if w.nodes[0].Calls("Get") != asked {
+			w.Error("asked the one that does not serve")
+		}
+	})
+}
+
 func TestErrorsOfALongTryTellWhatHappened(t *testing.T) {
 	inBubble(t, 2, func(w *world) {
 		c := w.dial()

@@ -105,6 +105,20 @@ func TestWatchNoticesASilentNode(t *testing.T) {
 	})
 }
 
+// So is one whose node is there, but has nothing to say.
+func TestWatchNoticesASilentStream(t *testing.T) {
+	inBubble(t, 2, func(w *world) {
+		c := w.dial()
+		w.nodes[0].Script("Watch", func(ctx context.Context, _ any, _ func() (any, error)) (any, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		v := w.watch(w.Context(), c, lease.WatchOptions{})
+		w.pass(31 * time.Second)
+		w.expect(v, "synced")
+	})
+}
+
 func TestWatchSurfacesResync(t *testing.T) {
 	inBubble(t, 2, func(w *world) {
 		c := w.dial()

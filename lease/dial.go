@@ -26,16 +26,16 @@ type dialEndpoint struct {
 	fence   writv1.FenceServiceClient
 	cluster writv1.ClusterServiceClient
 
-	rtt  atomic.Int64 // smoothed round trip in ns, 0 if not measured
-	down atomic.Bool  // written under the set's mu
+	rtt      atomic.Int64 // smoothed round trip in ns, 0 if not measured
+	down     atomic.Bool  // written under the set's mu
+	failures atomic.Int32 // since it last answered a call; written under the set's mu
 
 	// Guarded by the set's mu.
-	region   string
-	renewed  clock.Instant // when the last renewal went there
-	ready    bool          // says that it can serve
-	decides  bool          // says that it is the coordinator
-	failures int           // since it last answered
-	probeAt  clock.Instant // when to look again at a node that is down or not ready
+	region  string
+	renewed clock.Instant // when the last renewal went there
+	ready   bool          // says that it can serve
+	decides bool          // says that it is the coordinator
+	probeAt clock.Instant // when to look again at a node that is down or not ready
 }
 
 // roundTrip returns the measured round trip, 0 if unknown.
@@ -170,8 +170,8 @@ func (s *dialSet) failed(e *dialEndpoint, err error) {
 		s.logger.Info("a node does not serve; asking others first", "endpoint", e.address, "error", err)
 	}
 	e.down.Store(true)
-	e.probeAt = now.Add(min(dialFirstPenalty<<min(e.failures, 8), dialMostPenalty))
-	e.failures++
+	e.probeAt = now.Add(min(dialFirstPenalty<<min(e.failures.Load(), 8), dialMostPenalty))
+	e.failures.Add(1)
 	s.sort()
 	select {
 	case s.kick <- struct{}{}:
@@ -179,13 +179,14 @@ func (s *dialSet) failed(e *dialEndpoint, err error) {
 	}
 }
 
-// answered notes that a node serves. It is called for each answer, so the common case is one load.
+// answered notes that a node serves. It is called for each answer, so the common case is two loads.
 func (s *dialSet) answered(e *dialEndpoint) {
-	if !e.down.Load() {
+	if !e.down.Load() && e.failures.Load() == 0 {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	e.failures.Store(0)
 	s.recover(e)
 	s.sort()
 }
@@ -193,13 +194,13 @@ func (s *dialSet) answered(e *dialEndpoint) {
 // watched tells whether the prober has to look at a node before the next refresh. The caller holds mu.
 func (e *dialEndpoint) watched() bool { return e.down.Load() || !e.ready }
 
-// recover ends a penalty. The caller holds mu and sorts.
+// recover ends a penalty. A node that only answers probes keeps its failures, so that the next penalty is longer. The
+// caller holds mu and sorts.
 func (s *dialSet) recover(e *dialEndpoint) {
 	if e.down.Load() {
 		s.logger.Info("a node serves again", "endpoint", e.address)
 	}
 	e.down.Store(false)
-	e.failures = 0
 }
 
 // measured takes in what a probe found.

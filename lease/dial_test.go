@@ -95,10 +95,17 @@ func TestPenaltiesGrowUpToALimit(t *testing.T) {
 		}
 		manual.Advance(last)
 	}
+	// That it answers probes does not yet mean that it serves.
 	s.measured(a, time.Millisecond, "", true, false)
 	s.failed(a, errors.New("silent"))
+	if got := a.probeAt.Sub(manual.Now()); got != 10*time.Second {
+		t.Errorf("after a probe: %v", got)
+	}
+	s.measured(a, time.Millisecond, "", true, false)
+	s.answered(a)
+	s.failed(a, errors.New("silent"))
 	if got := a.probeAt.Sub(manual.Now()); got != 500*time.Millisecond {
-		t.Errorf("after it was well: %v", got)
+		t.Errorf("after a call: %v", got)
 	}
 }
 
@@ -114,7 +121,12 @@ func TestATourAsksEveryNodeOnce(t *testing.T) {
 	if seen != "abcabc" {
 		t.Errorf("asked %s", seen)
 	}
+	s.answered(s.all[2])
+	if e := tour.next(); e != s.all[2] {
+		t.Errorf("the third round begins with %s", e.address)
+	}
 	tour.reset()
+	s.failed(s.all[2], errors.New("silent"))
 	s.answered(s.all[1])
 	if e := tour.next(); e != s.all[1] {
 		t.Errorf("begins anew with %s", e.address)

@@ -111,6 +111,25 @@ func TestHoldSurvivesANodeThatGoesSilent(t *testing.T) {
 	}
 }
 
+// A node that answers probes and swallows renewals is asked less and less.
+func TestHoldSurvivesANodeThatSwallowsRenewals(t *testing.T) {
+	inBubble(t, 2, func(w *world) {
+		c := w.dial()
+		h := w.acquire(c, "r", 3*time.Second)
+		w.nodes[0].Script("Renew", func(ctx context.Context, _ any, _ func() (any, error)) (any, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		for range 120 {
+			w.pass(time.Second)
+			w.wantHeld(h)
+		}
+		if n := w.nodes[0].Calls("Renew"); n > 20 {
+			w.Errorf("%d renewals were lost on it", n)
+		}
+	})
+}
+
 func TestHoldEndsWhenTheQuorumEndsIt(t *testing.T) {
 	inBubble(t, 2, func(w *world) {
 		c := w.dial()
