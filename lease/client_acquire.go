@@ -209,7 +209,7 @@ func (a *clientAcquisition) waiting(ctx context.Context, w *Waiting, sent clock.
 func (a *clientAcquisition) held(by Holder, token fence.Token) *Error {
 	return &Error{
 		Reason: ReasonHeld, Resource: Resource(a.request.Resource), Holder: by, Token: token,
-		Message: fmt.Sprintf("%s is held by %s", a.request.Resource, by),
+		Message: fmt.Sprintf("%q is held by %s under token %s", a.request.Resource, by, token),
 	}
 }
 
