@@ -82,6 +82,8 @@ func (s *Service) Status() Status {
 		st.NotReady = fmt.Sprintf("recovering from a foreign state (%s): waiting until %s", recovery.Reason, waitFor)
 	case recovery != nil:
 		st.NotReady = fmt.Sprintf("recovering from a foreign state (%s)", recovery.Reason)
+	case !s.published():
+		st.NotReady = "the other nodes have not been told yet that this one has started"
 	case coordinator.Name == "":
 		st.NotReady = "no coordinator has claimed its term yet"
 	case self && role != Serving:
@@ -90,6 +92,12 @@ func (s *Service) Status() Status {
 		st.NotReady = fmt.Sprintf("the coordinator %s cannot be reached", coordinator.Name)
 	}
 	return st
+}
+
+// published says whether this node's member has made itself known. Until then nobody could tell that it has lost its data.
+func (s *Service) published() bool {
+	id := s.member.ID()
+	return slices.ContainsFunc(s.member.Members(), func(m MemberInfo) bool { return m.ID == id && m.Started })
 }
 
 func (s *Service) incarnationOf(e Entry) string {

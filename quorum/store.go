@@ -85,6 +85,7 @@ type MemberInfo struct {
 	ID       uint64
 	Name     string // empty until the member has started
 	PeerURLs []string
+	Started  bool // it has made itself known to the quorum, and must not come back without its data
 	Learner  bool
 }
 

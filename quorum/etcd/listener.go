@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,7 +32,7 @@ const (
 type peerServer struct {
 	listener net.Listener
 	server   *http.Server
-	handler  http.Handler // set once, before serve
+	handler  atomic.Pointer[http.Handler] // nil until open
 	log      hclog.Logger
 	serving  sync.WaitGroup // the accept loop and every request
 
@@ -40,7 +41,8 @@ type peerServer struct {
 	streams map[types.ID]int // open message streams by the peer that opened them; guarded by mu
 }
 
-// listenPeers binds the peer port. Nothing is accepted before serve.
+// listenPeers binds the peer port, and refuses whoever calls until open: members that begin at the same time ask each
+// other who is a member, and would otherwise wait for each other.
 func listenPeers(cfg Config) (*peerServer, error) {
 	u, err := url.Parse(cfg.ListenPeerURL)
 	if err != nil {
@@ -77,20 +79,18 @@ func listenPeers(cfg Config) (*peerServer, error) {
 		// Peers speak HTTP/1.1; without this a client that offers HTTP/2 would get it.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
-	return p, nil
-}
-
-func (p *peerServer) addr() net.Addr { return p.listener.Addr() }
-
-// serve begins to pass requests to handler.
-func (p *peerServer) serve(handler http.Handler) {
-	p.handler = handler
 	p.serving.Go(func() {
 		if err := p.server.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
 			p.log.Error("peer listener ended", "error", err)
 		}
 	})
+	return p, nil
 }
+
+func (p *peerServer) addr() net.Addr { return p.listener.Addr() }
+
+// open begins to pass requests to handler.
+func (p *peerServer) open(handler http.Handler) { p.handler.Store(&handler) }
 
 // close ends the listener and every connection. It waits for the requests unless abandon is set.
 func (p *peerServer) close(abandon bool) {
@@ -110,6 +110,11 @@ func (p *peerServer) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.serving.Done()
+	handler := p.handler.Load()
+	if handler == nil {
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
+	}
 	// etcd panics over addresses it cannot parse.
 	if urls := r.Header.Get("X-PeerURLs"); urls != "" {
 		if _, err := types.NewURLs(strings.Split(urls, ",")); err != nil {
@@ -123,7 +128,7 @@ func (p *peerServer) serveHTTP(w http.ResponseWriter, r *http.Request) {
 			defer p.count(from, -1)
 		}
 	}
-	p.handler.ServeHTTP(w, r)
+	(*handler).ServeHTTP(w, r)
 }
 
 // begin counts a request in, unless close has begun to wait for the others.

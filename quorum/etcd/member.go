@@ -85,7 +85,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	}
 	m.trip.park()
 	m.server.Start()
-	m.peers.serve(etcdhttp.NewPeerHandler(m.zap, m.server))
+	m.peers.open(etcdhttp.NewPeerHandler(m.zap, m.server))
 	m.leader = newLeadership(m.server)
 	m.workers.Go(func() { m.leader.run(m.gate.ctx, m.cfg.Heartbeat) })
 	// etcd closes the database only after what it attached has returned.

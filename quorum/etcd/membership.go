@@ -21,7 +21,8 @@ func (m *Member) Members() []quorum.MemberInfo {
 	var out []quorum.MemberInfo
 	for _, member := range m.server.Cluster().Members() {
 		out = append(out, quorum.MemberInfo{
-			ID: uint64(member.ID), Name: member.Name, PeerURLs: slices.Clone(member.PeerURLs), Learner: member.IsLearner,
+			ID: uint64(member.ID), Name: member.Name, PeerURLs: slices.Clone(member.PeerURLs),
+			Started: hasStarted(member), Learner: member.IsLearner,
 		})
 	}
 	return out
