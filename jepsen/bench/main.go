@@ -18,6 +18,7 @@ type options struct {
 	rounds   int
 	duration time.Duration
 	only     string
+	side     string
 	dir      string
 	leases   int
 	binaries map[string]*string // given ones, by name
@@ -28,6 +29,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each side is measured; the median counts")
 	flag.DurationVar(&o.duration, "duration", 4*time.Second, "how long one throughput measurement lasts")
 	flag.StringVar(&o.only, "only", "", "comma-separated parts to run: cycles, handoff, contenders, renew, failover, scale; empty: all")
+	flag.StringVar(&o.side, "side", "", "measure only etcd or writ, in the cycles part: for a profile")
 	flag.StringVar(&o.dir, "dir", "", "where data and binaries go; default: a temporary directory that is removed")
 	flag.IntVar(&o.leases, "leases", 100_000, "leases in the scale part")
 	o.binaries = map[string]*string{
@@ -53,6 +55,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// kinds are the sides to measure.
+func (o options) kinds() []string {
+	if o.side != "" {
+		return []string{o.side}
+	}
+	return kinds[:]
 }
 
 // row is one line of the table. Higher says whether more is better.
@@ -100,7 +110,11 @@ func run(ctx context.Context, o options) error {
 func build(ctx context.Context, o options) error {
 	for name, pkg := range map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "writ": "github.com/writ-io/writ/cmd/writ"} {
 		if given := *o.binaries[name]; given != "" {
-			if err := os.Symlink(given, filepath.Join(o.dir, name)); err != nil {
+			target, err := filepath.Abs(given)
+			if err != nil {
+				return err
+			}
+			if err := os.Symlink(target, filepath.Join(o.dir, name)); err != nil {
 				return err
 			}
 			continue

@@ -9,45 +9,74 @@ import (
 	"time"
 )
 
-// cycles measures acquire and release of distinct keys by 1 to 256 clients.
+// cycles measures acquire and release of distinct keys by 1 to 256 clients. Each side is measured while nothing of the other
+// runs, round by round in turn.
 func cycles(ctx context.Context, o options) ([]row, error) {
-	const most = 256
-	sides, clusters := map[string]side{}, map[string]*cluster{}
-	for _, kind := range kinds {
-		c, s, err := open(ctx, o, kind, steady, most)
-		if err != nil {
-			return nil, err
-		}
-		defer c.stop()
-		defer s.close()
-		sides[kind], clusters[kind] = s, c
-	}
-	var rows []row
-	for _, w := range []struct {
+	works := []struct {
 		clients int
 		floor   string
-	}{{1, "≥ 1.3× (aim 1.5×)"}, {16, "≥ 2.2× (aim 2.5×)"}, {64, "≥ 3.3× (aim 4×)"}, {256, "≥ 3.5× (aim 5×)"}} {
-		rates, costs, ratios := map[string][]float64{}, map[string][]time.Duration{}, []float64{}
-		for range o.rounds {
-			for _, kind := range kinds {
-				rate, cost, err := cycleRate(ctx, clusters[kind], sides[kind], w.clients, o.duration)
-				if err != nil {
-					return nil, fmt.Errorf("%s, %d clients: %w", kind, w.clients, err)
+	}{{1, "≥ 1.3× (aim 1.5×)"}, {16, "≥ 2.2× (aim 2.5×)"}, {64, "≥ 3.3× (aim 4×)"}, {256, "≥ 3.5× (aim 5×)"}}
+	type measured struct {
+		rate float64
+		cost time.Duration
+	}
+	results := map[string][][]measured{} // by kind, round and work
+	for range o.rounds {
+		for _, kind := range o.kinds() {
+			var round []measured
+			err := alone(ctx, o, kind, works[len(works)-1].clients, func(c *cluster, s side) error {
+				for _, w := range works {
+					rate, cost, err := cycleRate(ctx, c, s, w.clients, o.duration)
+					if err != nil {
+						return fmt.Errorf("%s, %d clients: %w", kind, w.clients, err)
+					}
+					round = append(round, measured{rate, cost})
 				}
-				rates[kind], costs[kind] = append(rates[kind], rate), append(costs[kind], cost)
+				return nil
+			})
+			if err != nil {
+				return nil, err
 			}
-			ratios = append(ratios, rates["writ"][len(ratios)]/rates["etcd"][len(ratios)])
+			results[kind] = append(results[kind], round)
+		}
+	}
+	var rows []row
+	for i, w := range works {
+		text := func(kind string) string {
+			var rates []float64
+			var costs []time.Duration
+			for _, round := range results[kind] {
+				rates, costs = append(rates, round[i].rate), append(costs, round[i].cost)
+			}
+			if len(rates) == 0 {
+				return ""
+			}
+			return fmt.Sprintf("%.0f cycles/s, %d µs CPU each", median(rates), median(costs).Microseconds())
+		}
+		var ratios []float64
+		for n := range min(len(results["etcd"]), len(results["writ"])) {
+			ratios = append(ratios, results["writ"][n][i].rate/results["etcd"][n][i].rate)
+		}
+		ratio := ""
+		if len(ratios) > 0 {
+			ratio = fmt.Sprintf("%.2f×", median(ratios))
 		}
 		rows = append(rows, row{
-			work: fmt.Sprintf("acquire + release, %d clients", w.clients), peer: cycleText(median(rates["etcd"]), median(costs["etcd"])),
-			writ: cycleText(median(rates["writ"]), median(costs["writ"])), ratio: fmt.Sprintf("%.2f×", median(ratios)), floor: w.floor,
+			work: fmt.Sprintf("acquire + release, %d clients", w.clients), peer: text("etcd"), writ: text("writ"), ratio: ratio, floor: w.floor,
 		})
 	}
 	return rows, nil
 }
 
-func cycleText(rate float64, cost time.Duration) string {
-	return fmt.Sprintf("%.0f cycles/s, %d µs CPU each", rate, cost.Microseconds())
+// alone runs a measurement on a cluster that it starts and stops.
+func alone(ctx context.Context, o options, kind string, workers int, measure func(*cluster, side) error) error {
+	c, s, err := open(ctx, o, kind, steady, workers)
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	defer s.close()
+	return measure(c, s)
 }
 
 // cycleRate is the cycles per second of a number of clients, each on a key of its own, and the processor time that one
