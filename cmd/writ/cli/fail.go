@@ -82,8 +82,8 @@ func (a *app) complain(err error, code int, asJSON bool) {
 		if e.RetryAfter > 0 {
 			out.RetryAfter = fmt.Sprintf("%gs", e.RetryAfter.Seconds()) // as protobuf JSON has it
 		}
-		if errors.Unwrap(err) == nil { // it is the error itself, and needs no telling twice
-			out.Message = e.Message
+		if out.Message == e.Error() {
+			out.Message = e.Message // its other fields say the rest
 		}
 	}
 	raw, _ := json.Marshal(map[string]failure{"error": out}) // strings and numbers: it cannot fail

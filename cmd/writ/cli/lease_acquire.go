@@ -59,6 +59,8 @@ func (a *app) acquire(ctx context.Context, name string, f acquireFlags) error {
 	if f.wait < 0 {
 		return lease.Invalid("--wait", fmt.Sprintf("is %v", f.wait), "use 0 or more")
 	}
+	a, end := a.unhindered()
+	defer end()
 	cfg, err := a.config()
 	if err != nil {
 		return err

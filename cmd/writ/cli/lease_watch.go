@@ -38,6 +38,8 @@ tells what was committed; it never confers ownership.`,
 }
 
 func (a *app) watch(ctx context.Context, f watchFlags) error {
+	a, end := a.unhindered()
+	defer end()
 	client, err := a.dial(ctx)
 	if err != nil {
 		return err

@@ -20,15 +20,13 @@ import (
 // runCommandLine runs a command under a lease. Errors are writ's own, but for an exitError, which passes on a code.
 func (a *app) runCommandLine(ctx context.Context, name string, command []string, f runFlags) error {
 	ctx = context.WithoutCancel(ctx) // signals are dealt with here
-	said := newSpeaker(a.stderr)
-	defer said.close()
-	quiet := *a
-	quiet.stderr = said
+	a, end := a.unhindered()
+	defer end()
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, supervisor.Forwarded()...)
 	defer signal.Stop(signals)
 
-	r := runner{app: &quiet, name: name, flags: f, signals: signals}
+	r := runner{app: a, name: name, flags: f, signals: signals}
 	defer r.close()
 	if err := r.acquire(ctx); err != nil {
 		return err
@@ -170,9 +168,12 @@ func (r *runner) lost(cause error) error {
 	return e
 }
 
-// release lets the next one have it. A lease that cannot be released runs out by itself.
+// leastRelease is what a release is worth even where the lease should be over.
+const leastRelease = time.Second
+
+// release lets the next one have it. A lease that cannot be released runs out by itself, so it is tried no longer.
 func (r *runner) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, min(r.timeout, r.hold.TTL()))
+	ctx, cancel := context.WithTimeout(ctx, min(r.timeout, max(r.hold.Remaining(), leastRelease)))
 	defer cancel()
 	if err := r.hold.Release(ctx); err != nil && !errors.Is(err, lease.ErrLost) {
 		r.say("the lease on %s could not be released and runs out by itself: %v", r.name, err)

@@ -60,3 +60,12 @@ func (s *speaker) close() {
 	case <-time.After(speakerPatience):
 	}
 }
+
+// unhindered returns the same app with an error output that never makes it wait, for commands that keep a lease: neither
+// its renewal nor its end must depend on who reads what is said. Call end last.
+func (a *app) unhindered() (same *app, end func()) {
+	s := newSpeaker(a.stderr)
+	other := *a
+	other.stderr = s
+	return &other, s.close
+}

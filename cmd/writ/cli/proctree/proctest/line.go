@@ -20,13 +20,14 @@ type Line struct {
 	Path string
 
 	words chan string
-	ended clock.Instant // when the last process had gone; set before words is closed
+	gone  chan struct{}
+	ended clock.Instant // when the last process had gone; set before gone is closed
 }
 
 // NewLine makes a pipe in a directory of the test.
 func NewLine(t *testing.T) *Line {
 	t.Helper()
-	l := &Line{Path: filepath.Join(t.TempDir(), "line"), words: make(chan string, 100)}
+	l := &Line{Path: filepath.Join(t.TempDir(), "line"), words: make(chan string, 100), gone: make(chan struct{})}
 	if err := syscall.Mkfifo(l.Path, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +45,7 @@ func NewLine(t *testing.T) *Line {
 			l.words <- scanner.Text()
 		}
 		l.ended = clock.System().Now()
+		close(l.gone)
 	}()
 	t.Cleanup(func() {
 		// Whoever waits for a writer that never came gets one. To open for both never waits.
@@ -85,6 +87,9 @@ func (l *Line) Next(t *testing.T) string {
 	}
 	return ""
 }
+
+// Gone is closed when the last process has gone.
+func (l *Line) Gone() <-chan struct{} { return l.gone }
 
 // Ended waits until the last process has gone, and returns when that was, by [clock.System].
 func (l *Line) Ended(t *testing.T) clock.Instant {

@@ -1,0 +1,325 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/leasetest"
+)
+
+// answers makes a node answer a method with a message.
+func answers(node *leasetest.Node, method string, response any) {
+	node.Script(method, func(context.Context, any, func() (any, error)) (any, error) { return response, nil })
+}
+
+// fails makes a node fail a method.
+func fails(node *leasetest.Node, method string, err error) {
+	node.Script(method, func(context.Context, any, func() (any, error)) (any, error) { return nil, err })
+}
+
+func heldLease() *writv1.Lease {
+	return &writv1.Lease{
+		Resource: "billing/nightly", State: writv1.LeaseState_LEASE_STATE_HELD, Token: 281474976710663, TokenText: "1.7",
+		Holder:    &writv1.Holder{Principal: "spiffe://example/billing", Instance: "host-1", Region: "eu"},
+		Ttl:       durationpb.New(10 * time.Second),
+		GrantedAt: timestamppb.New(instant.Add(-83 * time.Second)),
+		Metadata:  []byte("run 7"), Remaining: durationpb.New(7320 * time.Millisecond), Waiters: 2, Revision: 99,
+	}
+}
+
+func freeLease() *writv1.Lease {
+	return &writv1.Lease{
+		Resource: "orders", State: writv1.LeaseState_LEASE_STATE_FREE, Token: 281474976710659, TokenText: "1.3",
+		End: writv1.EndReason_END_REASON_EXPIRED, GrantedAt: timestamppb.New(instant.Add(-72 * time.Hour)),
+	}
+}
+
+const heldTable = `resource   billing/nightly
+state      held
+token      281474976710663 (1.7)
+holder     spiffe://example/billing#host-1@eu
+ttl        10s
+remaining  7.32s
+waiting    2
+granted    1m23s ago
+metadata   run 7
+`
+
+func TestGet(t *testing.T) {
+	_, node := double(t)
+	answers(node, "Get", &writv1.GetResponse{Lease: heldLease()})
+	writ(t, "lease", "get", "billing/nightly").want(t, 0, heldTable, "")
+	writ(t, "lease", "get", "billing/nightly", "-o", "json").want(t, 0, `{
+  "resource": "billing/nightly",
+  "state": "LEASE_STATE_HELD",
+  "token": "281474976710663",
+  "tokenText": "1.7",
+  "holder": {
+    "principal": "spiffe://example/billing",
+    "instance": "host-1",
+    "region": "eu"
+  },
+  "ttl": "10s",
+  "grantedAt": "2026-03-14T02:58:37Z",
+  "metadata": "cnVuIDc=",
+  "remaining": "7.320s",
+  "waiters": 2,
+  "revision": "99"
+}
+`, "")
+	writ(t, "lease", "get", "billing/nightly", "-o", "yaml").want(t, 0, `grantedAt: "2026-03-14T02:58:37Z"
+holder:
+  instance: host-1
+  principal: spiffe://example/billing
+  region: eu
+metadata: cnVuIDc=
+remaining: 7.320s
+resource: billing/nightly
+revision: "99"
+state: LEASE_STATE_HELD
+token: "281474976710663"
+tokenText: "1.7"
+ttl: 10s
+waiters: 2
+`, "")
+}
+
+// A terminal is never at the mercy of what somebody has stored.
+func TestGetShowsBytesAsText(t *testing.T) {
+	_, node := double(t)
+	l := heldLease()
+	l.Metadata = []byte("\x1b[2J\xff")
+	l.Holder.Instance = "a\x1bb"
+	answers(node, "Get", &writv1.GetResponse{Lease: l})
+	got := writ(t, "lease", "get", "billing/nightly").stdout
+	if strings.Contains(got, "\x1b") || !strings.Contains(got, `metadata   "\x1b[2J\xff"`) {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestGetFallsBackToOneNode(t *testing.T) {
+	_, node := double(t)
+	node.Script("Get", func(_ context.Context, request any, _ func() (any, error)) (any, error) {
+		if request.(*writv1.GetRequest).GetWithDeadline() {
+			return nil, lease.Errorf(lease.ReasonNoQuorum, "no majority")
+		}
+		l := heldLease()
+		l.Remaining, l.Waiters = nil, 0
+		return &writv1.GetResponse{Lease: l}, nil
+	})
+	r := writ(t, "lease", "get", "billing/nightly", "--timeout", "300ms")
+	if r.code != 0 || strings.Contains(r.stdout, "remaining") || !strings.HasPrefix(r.stderr, "writ: no coordinator answers, so this is what one node has seen") {
+		t.Errorf("got %+v", r)
+	}
+	if r := writ(t, "lease", "get", "billing/nightly", "--local"); r.code != 0 || r.stderr != "" {
+		t.Errorf("with --local: %+v", r)
+	}
+}
+
+func TestList(t *testing.T) {
+	_, node := double(t)
+	answers(node, "List", &writv1.ListResponse{Leases: []*writv1.Lease{heldLease(), freeLease()}, Revision: 99})
+	writ(t, "lease", "list").want(t, 0, `RESOURCE         STATE           TOKEN  HOLDER                              GRANTED
+billing/nightly  held            1.7    spiffe://example/billing#host-1@eu  1m23s ago
+orders           free (expired)  1.3    -                                   2026-03-11T03:00:00Z
+`, "")
+	writ(t, "lease", "list", "-o", "json", "nothing").want(t, 0, `{
+  "leases": [
+    {
+      "resource": "billing/nightly",
+      "state": "LEASE_STATE_HELD",
+      "token": "281474976710663",
+      "tokenText": "1.7",
+      "holder": {
+        "principal": "spiffe://example/billing",
+        "instance": "host-1",
+        "region": "eu"
+      },
+      "ttl": "10s",
+      "grantedAt": "2026-03-14T02:58:37Z",
+      "metadata": "cnVuIDc=",
+      "remaining": "7.320s",
+      "waiters": 2,
+      "revision": "99"
+    },
+    {
+      "resource": "orders",
+      "state": "LEASE_STATE_FREE",
+      "token": "281474976710659",
+      "tokenText": "1.3",
+      "grantedAt": "2026-03-11T03:00:00Z",
+      "end": "END_REASON_EXPIRED"
+    }
+  ],
+  "revision": "99"
+}
+`, "")
+}
+
+func TestListPages(t *testing.T) {
+	double(t)
+	for _, name := range []string{"a/1", "a/2", "a/3", "b/1"} {
+		if r := writ(t, "lease", "acquire", name); r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+	}
+	r := writ(t, "lease", "list", "a/", "--limit", "2")
+	if strings.Count(r.stdout, "a/") != 2 || r.stderr != "writ: there are more than 2; see --limit\n" {
+		t.Errorf("with a limit: %+v", r)
+	}
+	if r := writ(t, "lease", "list", "a/", "--held"); strings.Count(r.stdout, "a/") != 3 || r.stderr != "" {
+		t.Errorf("without: %+v", r)
+	}
+}
+
+// One command acquires, others of the same account go on with its lease.
+func TestALeaseFromHandToHand(t *testing.T) {
+	quorum, _ := double(t)
+	r := writ(t, "lease", "acquire", "jobs/a", "--metadata", "m", "--request-id", "r1", "-o", "json", "--region", "eu", "--writ")
+	if r.code != 0 || field(t, r.stdout, "requestId") != "r1" || field(t, r.stdout, "writ") != "writ of jobs/a under 1.1" {
+		t.Fatalf("acquire: %+v", r)
+	}
+	if got := field(t, r.stdout, "holder.instance"); !strings.HasPrefix(got, "cli-") || !strings.Contains(got, "@") {
+		t.Errorf("the instance is %q, want cli-USER@HOST", got)
+	}
+	token := field(t, r.stdout, "token")
+	if again := writ(t, "lease", "acquire", "jobs/a", "--request-id", "r1", "-o", "json"); field(t, again.stdout, "token") != token {
+		t.Errorf("the same request got %+v", again)
+	}
+	held := writ(t, "lease", "acquire", "jobs/a", "--instance", "other")
+	held.want(t, 3, "", "writ: HELD: somebody else holds it\n")
+	writ(t, "lease", "renew", "jobs/a", "--token", token).want(t, 0, "renewed jobs/a\n", "")
+	writ(t, "lease", "renew", "jobs/a", "--token", "1.9").want(t, 2, "", "writ: NOT_HOLDER\n")
+	writ(t, "lease", "checkpoint", "jobs/a", "--token", token, "--data", "42").want(t, 0, "stored 2 bytes for jobs/a\n", "")
+	file := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(file, []byte("43!"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writ(t, "lease", "checkpoint", "jobs/a", "--token", token, "--file", file).want(t, 0, "stored 3 bytes for jobs/a\n", "")
+	writ(t, "lease", "release", "jobs/a", "--token", "1.1").want(t, 0, "released jobs/a\n", "")
+	writ(t, "lease", "release", "jobs/a", "--token", "1.1").want(t, 2, "", "writ: RELEASED\n")
+	if r := writ(t, "lease", "acquire", "jobs/a", "-o", "json"); field(t, r.stdout, "checkpoint") != "NDMh" {
+		t.Errorf("the next holder got %+v", r)
+	}
+	if got := quorum.Info("jobs/a").State; got != lease.Held {
+		t.Errorf("acquire without --hold left it %v", got)
+	}
+}
+
+func TestAcquireForPeople(t *testing.T) {
+	double(t)
+	writ(t, "lease", "acquire", "jobs/a", "--instance", "me", "--request-id", "r1", "--ttl", "30s").want(t, 0, `resource    jobs/a
+token       281474976710657 (1.1)
+holder      spiffe://test/client#me
+ttl         30s
+request id  r1
+`, "")
+}
+
+// --wait ends with the holder's name, and gives up the place in the queue.
+func TestAcquireWaits(t *testing.T) {
+	_, node := double(t)
+	writ(t, "lease", "acquire", "jobs/a", "--instance", "me")
+	r := writ(t, "lease", "acquire", "jobs/a", "--instance", "other", "--wait", "300ms", "-o", "json")
+	if r.code != 3 || field(t, r.stderr, "error.reason") != "HELD" || field(t, r.stderr, "error.holder.instance") != "me" || field(t, r.stderr, "error.tokenText") != "1.1" {
+		t.Errorf("got %+v", r)
+	}
+	if node.Calls("CancelAcquire") != 1 {
+		t.Errorf("cancelled %d times, want once", node.Calls("CancelAcquire"))
+	}
+}
+
+func TestAcquireCollectsWhatIsReleasedMeanwhile(t *testing.T) {
+	quorum, node := double(t)
+	writ(t, "lease", "acquire", "jobs/a", "--instance", "me")
+	node.Script("Acquire", func(_ context.Context, _ any, next func() (any, error)) (any, error) {
+		quorum.End("jobs/a", lease.EndReleased)
+		return next()
+	})
+	if r := writ(t, "lease", "acquire", "jobs/a", "--instance", "other", "--wait", "1m", "-o", "json"); r.code != 0 || field(t, r.stdout, "tokenText") != "1.2" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestHoldReleasesAtTheEnd(t *testing.T) {
+	quorum, node := double(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	renewed := make(chan struct{}, 100)
+	node.Script("Renew", func(_ context.Context, _ any, next func() (any, error)) (any, error) {
+		renewed <- struct{}{}
+		return next()
+	})
+	go func() {
+		<-renewed
+		cancel()
+	}()
+	r := writWith(ctx, t, "lease", "acquire", "jobs/a", "--hold", "--ttl", "600ms")
+	if r.code != 0 || r.stderr != "writ: holding jobs/a until Ctrl-C\n" || !strings.Contains(r.stdout, "281474976710657 (1.1)") {
+		t.Errorf("got %+v", r)
+	}
+	if info := quorum.Info("jobs/a"); info.State != lease.Free || info.End != lease.EndReleased {
+		t.Errorf("left it %v (%v)", info.State, info.End)
+	}
+}
+
+func TestHoldEndsWithTheLease(t *testing.T) {
+	quorum, node := double(t)
+	node.Script("Renew", func(_ context.Context, _ any, next func() (any, error)) (any, error) {
+		quorum.End("jobs/a", lease.EndForced)
+		return next()
+	})
+	if r := writ(t, "lease", "acquire", "jobs/a", "--hold", "--ttl", "600ms"); r.code != 7 || !strings.Contains(r.stderr, "the server ended it") {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestForceRelease(t *testing.T) {
+	quorum, node := double(t)
+	writ(t, "lease", "acquire", "jobs/a", "--instance", "me")
+	force := func(args ...string) result {
+		return writ(t, append([]string{"lease", "force-release", "jobs/a"}, args...)...)
+	}
+	force("--yes").want(t, 1, "", "writ: INVALID: --reason is missing; say why; it stands in the audit log\n")
+	force("--reason", "why").want(t, 1, "", "writ: INVALID: --yes is not given and there is no terminal to ask at; give it to go on without a question\n")
+	force("--reason", "why", "--yes", "--token", "1.9").want(t, 2, "", "writ: STALE_TOKEN: jobs/a is held under 1.1\n")
+	force("--reason", "why", "--yes").want(t, 0, "spiffe://test/client#me cannot renew jobs/a under token 1.1 any more; it is free within 10s\n", "")
+	if quorum.Info("jobs/a").End != lease.EndForced {
+		t.Error("it was not forced")
+	}
+	force("--reason", "why", "--yes").want(t, 1, "", "writ: NOT_FOUND: jobs/a is not held\n")
+
+	// Without a token it is asked for once: a second time it might hit the next holder.
+	calls := node.Calls("ForceRelease")
+	fails(node, "ForceRelease", lease.ErrUnknownOutcome)
+	if r := force("--reason", "why", "--yes", "--timeout", "1s"); r.code != 5 || node.Calls("ForceRelease") != calls+1 {
+		t.Errorf("asked %d times: %+v", node.Calls("ForceRelease")-calls, r)
+	}
+}
+
+// A release whose answer was lost is found out to have worked; one that was refused is not.
+func TestReleaseAfterALostAnswer(t *testing.T) {
+	_, node := double(t)
+	r := writ(t, "lease", "acquire", "jobs/a", "-o", "json")
+	lost := false
+	node.Script("Release", func(_ context.Context, _ any, next func() (any, error)) (any, error) {
+		response, err := next()
+		if !lost {
+			lost = true
+			return nil, lease.ErrUnknownOutcome
+		}
+		return response, err
+	})
+	writ(t, "lease", "release", "jobs/a", "--token", field(t, r.stdout, "token")).want(t, 0, "released jobs/a\n", "")
+	lost = false
+	writ(t, "lease", "release", "jobs/a", "--token", "1.9").want(t, 2, "", "writ: NOT_HOLDER\n")
+}
