@@ -63,11 +63,14 @@ type Checkpoint struct {
 	Data []byte
 }
 
+// MaxReasonBytes bounds ForceRelease.Reason.
+const MaxReasonBytes = 1024
+
 // ForceRelease takes a lease away. A zero token means whichever grant there is.
 type ForceRelease struct {
 	Caller
 	Ref
-	Reason string
+	Reason string // up to MaxReasonBytes; it is recorded
 	Now    bool
 }
 

@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -109,6 +110,10 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 }
 
 func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
+	if err := cmp.Or(checkText("reason", c.Reason, MaxReasonBytes), checkText("principal", string(c.Principal), maxPrincipalBytes)); err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
 	e := t.entries[c.Resource]
 	if e != nil {
 		t.settle(m, e, r.Intake)

@@ -40,13 +40,14 @@ type Engine struct {
 	waitUntil clock.Instant
 	waitFor   string
 	// overQuota refuses what makes the state grow.
-	overQuota bool
-	dirtyID   bool
-	extra     []Write // writes of this round beside the table's
-	now       clock.Instant
-	loadedAt  clock.Instant
-	state     Loaded // until the table is built from it
-	effects   Effects
+	overQuota  bool
+	dirtyID    bool
+	extra      []Write // writes of this round beside the table's
+	extraBytes int     // bounds what they take
+	now        clock.Instant
+	loadedAt   clock.Instant
+	state      Loaded // until the table is built from it
+	effects    Effects
 }
 
 // EngineConfig holds what the engine's decisions depend on besides events.
@@ -323,7 +324,7 @@ func (e *Engine) becomeFollower(m lease.Moment, retryAt clock.Instant) {
 		e.effects.DropAll = true
 	}
 	e.role, e.term, e.round, e.table, e.identity = Follower, 0, nil, nil, nil
-	e.queue, e.extra, e.dirtyID, e.reserved, e.unsent = nil, nil, false, 0, false
+	e.queue, e.extra, e.extraBytes, e.dirtyID, e.reserved, e.unsent = nil, nil, 0, false, 0, false
 	e.state = Loaded{}
 	e.waitUntil, e.waitFor = clock.Never, ""
 	e.retryAt = retryAt

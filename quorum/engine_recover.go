@@ -315,7 +315,7 @@ func (e *Engine) changeMembers(m lease.Moment, s Submit) lease.Reply {
 		e.identity.Pending, e.identity.Members = nil, c.Members
 		e.dirtyID = true
 		if c.Removed != "" {
-			e.extra = append(e.extra, Write{Key: NodeKey(c.Removed)})
+			e.add(Write{Key: NodeKey(c.Removed)})
 		}
 	default:
 		return lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonInternal, "unknown command %T", s.Command)}

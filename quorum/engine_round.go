@@ -19,6 +19,8 @@ const (
 	roundRecords = 1024
 	roundExpired = 3072
 	roundBytes   = MaxCommitBytes * 3 / 4
+	// packedOverhead bounds what a store adds to key and value.
+	packedOverhead = 10
 )
 
 func (e *Engine) submit(s Submit) {
@@ -71,13 +73,16 @@ func (e *Engine) startRound(m lease.Moment) {
 	}
 	var replies []lease.Reply
 	taken := 0
-	for taken < len(e.queue) && e.table.DirtyCount() < roundRecords && e.table.DirtyBytes() < roundBytes/2 && e.table.TokensLeft() > roundRecords {
+	for taken < len(e.queue) && e.table.DirtyCount()+len(e.extra) < roundRecords &&
+		e.table.DirtyBytes()+e.extraBytes < roundBytes/2 && e.table.TokensLeft() > roundRecords {
 		replies = e.decide(m, e.queue[taken], replies)
 		taken++
 	}
 	e.queue = append(e.queue[:0], e.queue[taken:]...)
 	if e.table.TokensLeft() > roundExpired {
-		replies = append(replies, e.table.Step(m, lease.Tick{MaxWrites: roundExpired, MaxBytes: roundBytes}).Replies...)
+		replies = append(replies, e.table.Step(m, lease.Tick{
+			MaxWrites: roundExpired - len(e.extra), MaxBytes: roundBytes - e.extraBytes,
+		}).Replies...)
 	}
 	e.reserve()
 	e.send(replies, e.writes())
@@ -94,8 +99,9 @@ func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease
 			"the quorum's storage has reached its soft quota: no new resources until records are forgotten or the quota is raised")})
 	}
 	out := e.table.Step(m, lease.Request{ID: s.ID, Intake: s.Intake, Command: command}).Replies
-	if c, ok := command.(lease.ForceRelease); ok && len(out) == 1 && out[0].Err == nil {
-		info, _ := out[0].Value.(lease.Info)
+	if c, ok := command.(lease.ForceRelease); ok && out[len(out)-1].Err == nil {
+		// Its own answer is the last: the end of a lease that had run out may have served a waiter before.
+		info, _ := out[len(out)-1].Value.(lease.Info)
 		e.audit(m, audit.Record{
 			Actor: string(c.Principal), Action: "lease.force-release", Target: string(c.Resource), Reason: c.Reason,
 			Detail: map[string]string{"token": info.Token.Decimal(), "holder": info.Holder.String(), "remaining": info.Remaining.String()},
@@ -113,8 +119,14 @@ func (e *Engine) audit(m lease.Moment, r audit.Record) {
 		panic(fmt.Sprintf("quorum: %v", err))
 	}
 	e.identity.AuditSequence, e.identity.AuditHash = next.Sequence, next.Hash
-	e.extra = append(e.extra, Write{Key: AuditKey(next.Sequence), Value: stored})
+	e.add(Write{Key: AuditKey(next.Sequence), Value: stored})
 	e.dirtyID = true
+}
+
+// add puts a write beside the table's into the commit of this round.
+func (e *Engine) add(w Write) {
+	e.extra = append(e.extra, w)
+	e.extraBytes += len(w.Key) + len(w.Value) + packedOverhead
 }
 
 // reserve raises the ceiling when half of a block is left. The new tokens may be handed out when the commit has been
@@ -138,7 +150,7 @@ func (e *Engine) writes() []Write {
 // takeWrites collects what changed beside the table.
 func (e *Engine) takeWrites() []Write {
 	writes := e.extra
-	e.extra = nil
+	e.extra, e.extraBytes = nil, 0
 	if e.dirtyID {
 		e.dirtyID = false
 		writes = append(writes, identityWrite(e.identity))
