@@ -56,6 +56,9 @@ func TestRecordsRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if got, want := r.Size(), len(stored)-len(before); got != want {
+			t.Fatalf("the stored form of %+v takes %d bytes, not %d", r, want, got)
+		}
 		var back lease.Record
 		if err := back.UnmarshalBinary(bytes.TrimPrefix(stored, before)); err != nil {
 			t.Fatal(err)

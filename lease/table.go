@@ -33,9 +33,10 @@ type Table struct {
 	held       int
 	heldByRule []int
 
-	dirty      []*entry
-	dirtyBytes int
-	effects    Effects
+	dirty       []*entry
+	dirtyWrites int
+	dirtyBytes  int
+	effects     Effects
 }
 
 // TableConfig holds what the table's decisions depend on besides the requests.
@@ -80,7 +81,8 @@ type Request struct {
 // Gone says that nobody waits for that answer any more. The place in the queue is kept for a while, as between polls.
 type Gone struct{ ID CallID }
 
-// Tick lets time pass: what is due happens, until MaxWrites records or about MaxBytes bytes have changed.
+// Tick lets time pass: what is due happens, until DirtyWrites has reached MaxWrites or DirtyBytes MaxBytes. The last change
+// may exceed them by one write and by a record's size.
 type Tick struct{ MaxWrites, MaxBytes int }
 
 func (Request) tableEvent() {}
@@ -209,8 +211,13 @@ func (t *Table) request(m Moment, r Request) {
 	}
 }
 
-// NextDue is when the next Tick has something to do; clock.Never if nothing is due ever.
-func (t *Table) NextDue() clock.Instant { return t.timers.next() }
+// NextDue is when the next Tick has something to do; clock.Never if nothing is due ever, or not before there are tokens.
+func (t *Table) NextDue() clock.Instant {
+	if t.TokensLeft() == 0 {
+		return clock.Never
+	}
+	return t.timers.next()
+}
 
 // HeldCount is how many resources are held.
 func (t *Table) HeldCount() int { return t.held }
@@ -218,8 +225,8 @@ func (t *Table) HeldCount() int { return t.held }
 // DirtyBytes bounds the size of what Dirty will hand over, with its keys.
 func (t *Table) DirtyBytes() int { return t.dirtyBytes }
 
-// DirtyCount is how many records Dirty will hand over.
-func (t *Table) DirtyCount() int { return len(t.dirty) }
+// DirtyWrites is how many writes what Dirty will hand over takes: one a record, and one a changed checkpoint.
+func (t *Table) DirtyWrites() int { return t.dirtyWrites }
 
 // Change is one changed record. A nil Record deletes it and its checkpoint.
 type Change struct {
@@ -243,21 +250,31 @@ func (t *Table) Dirty(visit func(Change)) {
 		e.dirty, e.dirtyCheck = false, false
 	}
 	clear(t.dirty)
-	t.dirty, t.dirtyBytes = t.dirty[:0], 0
+	t.dirty, t.dirtyWrites, t.dirtyBytes = t.dirty[:0], 0, 0
 }
 
-// Bounds of what of a stored record, with its keys, and of an outcome in it does not depend on what is added in size.
-const (
-	recordOverhead  = 512
-	outcomeOverhead = 32
-)
+// writeOverhead bounds what a write takes beside the resource's name and the value: the rest of its key, and what a store
+// adds to both.
+const writeOverhead = 32
 
 // mark notes that the record, as it now is, has to be stored.
 func (t *Table) mark(e *entry) {
-	e.gone, e.ended = false, false
+	e.gone = false
+	t.changed(e)
+}
+
+// forget notes that the record has to be deleted.
+func (t *Table) forget(e *entry) {
+	e.gone = true
+	t.changed(e)
+}
+
+func (t *Table) changed(e *entry) {
+	e.ended = false
 	if !e.dirty {
 		e.dirty, e.counted = true, 0
 		t.dirty = append(t.dirty, e)
+		t.dirtyWrites++
 	}
 	size := e.size()
 	t.dirtyBytes += size - e.counted
@@ -266,12 +283,12 @@ func (t *Table) mark(e *entry) {
 
 // size bounds from above what storing the entry takes: a round that turns out too large ends the term.
 func (e *entry) size() int {
-	size := recordOverhead + 3*len(e.rec.Resource) + len(e.rec.Metadata) + len(e.rec.Holder.Principal)
-	for i := range e.rec.Outcomes {
-		size += outcomeOverhead + len(e.rec.Outcomes[i].Principal) + len(e.rec.Outcomes[i].RequestID)
+	size := writeOverhead + len(e.rec.Resource)
+	if !e.gone {
+		size += e.rec.Size()
 	}
 	if e.dirtyCheck {
-		size += len(e.checkpoint)
+		size += writeOverhead + len(e.rec.Resource) + len(e.checkpoint)
 	}
 	return size
 }

@@ -185,8 +185,8 @@ func (w *tableWorld) drawLimitedTick(t *rapid.T) {
 	minted := map[lease.Resource]fence.Token{}
 	for w.table.NextDue() <= w.now {
 		replies = append(replies, w.table.Step(w.moment(), limit).Replies...)
-		if n := w.table.DirtyCount(); n > limit.MaxWrites || (n == 0 && w.table.NextDue() <= w.now) {
-			t.Fatalf("a tick of %+v changed %d records and left more due at %v", limit, n, w.table.NextDue())
+		if n := w.table.DirtyWrites(); n > limit.MaxWrites || (n == 0 && w.table.NextDue() <= w.now) {
+			t.Fatalf("a tick of %+v made %d writes and left more due at %v", limit, n, w.table.NextDue())
 		}
 		maps.Copy(minted, w.collect())
 	}

@@ -104,7 +104,10 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 	}
 	e.checkpoint = c.Data
 	e.rec.HasCheckpoint = len(c.Data) > 0
-	e.dirtyCheck = true
+	if !e.dirtyCheck {
+		e.dirtyCheck = true
+		t.dirtyWrites++
+	}
 	t.mark(e)
 	t.reply(r.ID, nil)
 }

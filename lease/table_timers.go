@@ -89,7 +89,8 @@ func (t *Table) forgetAt(e *entry) clock.Instant {
 }
 
 func (t *Table) tick(m Moment, limit Tick) {
-	for t.timers.next() <= m.Now && len(t.dirty) < limit.MaxWrites && t.dirtyBytes < limit.MaxBytes {
+	// Whoever waits takes a token from whatever ends.
+	for t.timers.next() <= m.Now && t.dirtyWrites < limit.MaxWrites && t.dirtyBytes < limit.MaxBytes && t.TokensLeft() > 0 {
 		tm := t.timers.pop()
 		if tm.waiter != nil {
 			t.waiterDue(m, tm.waiter)
@@ -127,8 +128,7 @@ func (t *Table) entryDue(m Moment, e *entry) {
 		t.wakeAt(e, e.notBefore)
 	case e.rec.HasCheckpoint || e.gone:
 	case t.forgetAt(e) <= m.Now:
-		t.mark(e)
-		e.gone = true
+		t.forget(e)
 	default:
 		t.wakeAt(e, t.forgetAt(e))
 	}

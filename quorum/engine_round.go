@@ -14,13 +14,17 @@ import (
 	"github.com/writ-io/writ/lease/clock"
 )
 
-// Limits of what one round decides, well within what one commit may hold: an estimate must not overshoot.
+// Limits of one round, within those of a commit. Requests come up to roundRequested writes and half of the bytes, and one
+// request more; then what expires comes up to roundWrites and roundBytes, and one record more. What is left is for that
+// record, of 24 KiB at most, and for the identity record.
 const (
-	roundRecords = 1024
-	roundExpired = 3072
-	roundBytes   = MaxCommitBytes * 3 / 4
+	roundRequested = 1024
+	roundWrites    = MaxCommitWrites - 64
+	roundBytes     = MaxCommitBytes - 64<<10
 	// packedOverhead bounds what a store adds to key and value.
 	packedOverhead = 10
+	// requestTokens bounds the tokens that one request takes: its own, and that of who is served before it.
+	requestTokens = 2
 )
 
 func (e *Engine) submit(s Submit) {
@@ -73,17 +77,15 @@ func (e *Engine) startRound(m lease.Moment) {
 	}
 	var replies []lease.Reply
 	taken := 0
-	for taken < len(e.queue) && e.table.DirtyCount()+len(e.extra) < roundRecords &&
-		e.table.DirtyBytes()+e.extraBytes < roundBytes/2 && e.table.TokensLeft() > roundRecords {
+	for taken < len(e.queue) && e.table.DirtyWrites()+len(e.extra) < roundRequested &&
+		e.table.DirtyBytes()+e.extraBytes < roundBytes/2 && e.table.TokensLeft() >= requestTokens {
 		replies = e.decide(m, e.queue[taken], replies)
 		taken++
 	}
 	e.queue = append(e.queue[:0], e.queue[taken:]...)
-	if e.table.TokensLeft() > roundExpired {
-		replies = append(replies, e.table.Step(m, lease.Tick{
-			MaxWrites: roundExpired - len(e.extra), MaxBytes: roundBytes - e.extraBytes,
-		}).Replies...)
-	}
+	replies = append(replies, e.table.Step(m, lease.Tick{
+		MaxWrites: roundWrites - len(e.extra), MaxBytes: roundBytes - e.extraBytes,
+	}).Replies...)
 	e.reserve()
 	e.send(replies, e.writes())
 }
@@ -132,7 +134,7 @@ func (e *Engine) add(w Write) {
 // reserve raises the ceiling when half of a block is left. The new tokens may be handed out when the commit has been
 // applied and this node's witness knows of it.
 func (e *Engine) reserve() {
-	if e.reserved != 0 || e.table.TokensLeft() >= e.config.TokenBlock/2+roundRecords {
+	if e.reserved != 0 || e.table.TokensLeft() >= e.config.TokenBlock/2+roundRequested {
 		return
 	}
 	e.identity.Ceiling += e.config.TokenBlock

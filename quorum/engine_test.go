@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,9 @@ type engineDriver struct {
 	// hold keeps rounds in flight until it is false again and a round is carried out.
 	hold  bool
 	round uint64 // in flight
+	// forgetful keeps what is to be witnessed from being saved.
+	forgetful bool
+	witness   *Witnessed // the newest that has not been saved
 }
 
 // serving takes an engine to the point where it serves.
@@ -60,7 +64,10 @@ func (d *engineDriver) step(ev EngineEvent) {
 				next = append(next, RoundDone{Round: e.Round})
 			}
 		}
-		if e.Witness != nil {
+		if e.Witness != nil && d.forgetful {
+			w := *e.Witness
+			d.witness = &w
+		} else if e.Witness != nil {
 			next = append(next, *e.Witness)
 		}
 	}
@@ -187,5 +194,105 @@ func TestAReasonHasBounds(t *testing.T) {
 	}
 	if got := d.audited(); len(got) != 0 {
 		t.Errorf("refused requests are recorded: %v", got)
+	}
+}
+
+// grantMany makes n leases, as many at a time as a full queue holds.
+func (d *engineDriver) grantMany(n int, name func(int) lease.Resource) (refs []lease.Ref) {
+	d.t.Helper()
+	for len(refs) < n {
+		var commands []any
+		for i := range min(20_000, n-len(refs)) {
+			c := acquireOf("spiffe://test/a", name(len(refs)+i), "00112233445566778899aabbccddeeff")
+			c.TTL = time.Minute
+			commands = append(commands, c)
+		}
+		for i, id := range d.submit(commands...) {
+			g, ok := d.replies[id].Value.(*lease.Grant)
+			if !ok {
+				d.t.Fatalf("request %d: %+v", i, d.replies[id])
+			}
+			refs = append(refs, lease.Ref{Resource: g.Resource, Token: g.Token})
+		}
+	}
+	return refs
+}
+
+func TestManyLeasesExpireInFewRounds(t *testing.T) {
+	d := serving(t, EngineConfig{Table: lease.TableConfig{Retention: time.Hour}})
+	const leases = 100_000
+	d.grantMany(leases, func(i int) lease.Resource { return lease.Resource(fmt.Sprintf("scale/resource-%06d", i)) })
+	d.commits = nil
+	d.run(2 * time.Minute)
+	if d.engine.Held() != 0 {
+		t.Fatalf("%d leases are left", d.engine.Held())
+	}
+	if got := len(d.commits); got > 30 {
+		t.Errorf("%d leases expire in %d rounds, want at most 30", leases, got)
+	}
+	d.commits = nil
+	d.run(2 * time.Hour)
+	if got := len(d.commits); got > 30 {
+		t.Errorf("%d records are forgotten in %d rounds, want at most 30", leases, got)
+	}
+}
+
+// A checkpoint is a write of its own: what is asked for and what expires in one round stay within one commit together.
+func TestCheckpointsAndExpiriesFitIntoCommits(t *testing.T) {
+	d := serving(t, EngineConfig{})
+	refs := d.grantMany(10_000, func(i int) lease.Resource { return lease.Resource(fmt.Sprintf("r%d", i)) })
+	d.now = d.now.Add(time.Minute - 1)
+	d.hold = true
+	d.submit(acquireOf("b", "other", "B"))
+	var commands []any
+	for _, ref := range refs[:5000] {
+		commands = append(commands, lease.Checkpoint{Caller: lease.Caller{Principal: "spiffe://test/a", Instance: "1"}, Ref: ref})
+	}
+	ids := d.submit(commands...)
+	d.now, d.hold = d.now.Add(time.Second), false
+	d.step(RoundDone{Round: d.round})
+	d.run(0)
+	for _, id := range ids {
+		if r, ok := d.replies[id]; !ok || r.Err != nil && r.Err.Reason != lease.ReasonExpired {
+			t.Fatalf("call %d: %+v", id, r)
+		}
+	}
+	if got := d.engine.Held(); got != 1 {
+		t.Errorf("%d leases are left, want the one of before", got)
+	}
+}
+
+// While a node's witness cannot be saved there are no tokens but those of before: the engine waits, and does not ask to be
+// woken for what it cannot do.
+func TestWithoutTokensTheEngineWaits(t *testing.T) {
+	d := serving(t, EngineConfig{TokenBlock: 10})
+	d.forgetful = true
+	var commands []any
+	for i := range 20 {
+		commands = append(commands, acquireOf("a", lease.Resource(fmt.Sprint(i)), "A"))
+	}
+	ids := d.submit(commands...)
+	// What has run out may serve somebody who waits, which takes a token.
+	d.now = d.now.Add(time.Hour)
+	d.step(Tick{})
+	d.step(Tick{})
+	if wake := d.engine.effects.Wake; wake <= d.now {
+		t.Errorf("at %v the engine asks to be woken at %v", d.now, wake)
+	}
+	d.forgetful = false
+	for d.witness != nil {
+		w := *d.witness
+		d.witness = nil
+		d.step(w)
+	}
+	d.run(0)
+	for _, id := range ids {
+		if r, ok := d.replies[id]; !ok || r.Err != nil {
+			t.Fatalf("call %d: %+v", id, r)
+		}
+	}
+	d.run(time.Hour)
+	if d.engine.Held() != 0 {
+		t.Errorf("%d leases are left", d.engine.Held())
 	}
 }
