@@ -21,7 +21,7 @@ type Table struct {
 	epoch   fence.Epoch
 	entries map[Resource]*entry
 	timers  timerHeap
-	strings interner
+	names   interner
 
 	// Tokens from next to limit (sequences of epoch) may be handed out.
 	next, limit uint64
@@ -102,21 +102,95 @@ type Reply struct {
 	Value any
 }
 
-// entry is one resource.
+// entry is one resource. There may be very many: what few of them need is in extra, and records are made when they are
+// written.
 type entry struct {
-	rec        Record
+	name      Resource
+	requestID string
+	holder    *Holder // shared; nil if it was never granted
+	extra     *extra  // nil: nothing of it
+	token     fence.Token
+	ttl       time.Duration
+	grantedMs int64
+	deadline  clock.Instant // while held
+	notBefore clock.Instant // while free: the lock delay ends
+	freedAt   clock.Instant // while free
+	rule      int32
+	priority  int32
+	how       End   // while free
+	timer     int32 // its place in the timers, from 1; 0: none
+	counted   int32 // its part of dirtyBytes
+
+	held, ending  bool
+	hasCheckpoint bool
+	dirty         bool
+	dirtyCheck    bool // the checkpoint changed
+	gone          bool // to be deleted
+	ended         bool // the store still says held: to be stored with the next tick
+}
+
+type extra struct {
+	metadata   []byte
 	checkpoint []byte
-	deadline   clock.Instant // while held
-	notBefore  clock.Instant // while free: the lock delay ends
-	freedAt    clock.Instant // while free
-	wake       clock.Instant // the earliest timer that is set for this entry
-	queue      []*waiter     // by priority, then arrival
-	rule       int
-	dirty      bool
-	counted    int  // its part of dirtyBytes
-	dirtyCheck bool // the checkpoint changed
-	gone       bool // to be deleted
-	ended      bool // the store still says held: to be stored with the next tick
+	outcomes   []Outcome
+	queue      []*waiter // by priority, then arrival
+}
+
+// more is the entry's extra, to be changed.
+func (e *entry) more() *extra {
+	if e.extra == nil {
+		e.extra = &extra{}
+	}
+	return e.extra
+}
+
+func (e *entry) queue() []*waiter {
+	if e.extra == nil {
+		return nil
+	}
+	return e.extra.queue
+}
+
+func (e *entry) outcomes() []Outcome {
+	if e.extra == nil {
+		return nil
+	}
+	return e.extra.outcomes
+}
+
+func (e *entry) checkpoint() []byte {
+	if e.extra == nil {
+		return nil
+	}
+	return e.extra.checkpoint
+}
+
+func (e *entry) by() Holder {
+	if e.holder == nil {
+		return Holder{}
+	}
+	return *e.holder
+}
+
+// grantedAt is as exact as a record of it.
+func (e *entry) grantedAt() time.Time {
+	if e.grantedMs == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(e.grantedMs).UTC()
+}
+
+// record is the entry's durable state.
+func (e *entry) record() Record {
+	r := Record{
+		Resource: e.name, Token: e.token, Held: e.held, Ending: e.ending, Holder: e.by(), RequestID: e.requestID,
+		Priority: e.priority, TTL: e.ttl, GrantedAt: e.grantedAt(), End: e.how, Outcomes: e.outcomes(),
+		HasCheckpoint: e.hasCheckpoint,
+	}
+	if e.extra != nil {
+		r.Metadata = e.extra.metadata
+	}
+	return r
 }
 
 // NewTable makes an empty table that hands out tokens of epoch. It hands out none before Allow.
@@ -154,25 +228,33 @@ func (t *Table) TokensLeft() uint64 {
 // promised that by the coordinator before. A lease of an older epoch has ended: the epoch changes only when everything of
 // before has been waited out.
 func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
-	rec.Holder.Principal = Principal(t.strings.get(string(rec.Holder.Principal)))
-	rec.Holder.Instance = t.strings.get(rec.Holder.Instance)
-	rec.Holder.Region = t.strings.get(rec.Holder.Region)
-	e := &entry{rec: rec, checkpoint: checkpoint, wake: clock.Never, rule: t.config.Policy.ruleFor(rec.Resource)}
+	e := &entry{
+		name: rec.Resource, token: rec.Token, held: rec.Held, ending: rec.Ending, requestID: rec.RequestID,
+		holder:   t.names.holder(rec.Holder.Principal, rec.Holder.Instance, rec.Holder.Region),
+		priority: rec.Priority, ttl: rec.TTL, how: rec.End, hasCheckpoint: rec.HasCheckpoint,
+		rule: int32(t.config.Policy.ruleFor(rec.Resource)),
+	}
+	if !rec.GrantedAt.IsZero() {
+		e.grantedMs = rec.GrantedAt.UnixMilli()
+	}
+	if len(rec.Metadata) > 0 || len(rec.Outcomes) > 0 || len(checkpoint) > 0 {
+		e.extra = &extra{metadata: rec.Metadata, checkpoint: checkpoint, outcomes: rec.Outcomes}
+	}
 	t.entries[rec.Resource] = e
-	if e.rec.Held && e.rec.Token.Epoch() != t.epoch {
-		e.rec.remember(e.rec.Holder.Principal, e.rec.RequestID, e.rec.Token, EndExpired)
-		e.rec.Held, e.rec.Ending, e.rec.End = false, false, EndExpired
+	if e.held && e.token.Epoch() != t.epoch {
+		e.remember(rec.Holder.Principal, e.requestID, e.token, EndExpired)
+		e.held, e.ending, e.how = false, false, EndExpired
 		e.ended = true
 		t.wakeAt(e, m.Now)
 	}
-	if e.rec.Held {
+	if e.held {
 		t.count(e, 1)
 		e.deadline = m.Now.Add(rec.TTL)
 		t.wakeAt(e, e.deadline)
 		return
 	}
 	e.freedAt = m.Now
-	if e.rec.End == EndExpired || e.rec.End == EndForced {
+	if e.how == EndExpired || e.how == EndForced {
 		e.notBefore = m.Now.Add(t.lockDelay(e))
 	}
 	t.wakeFree(e)
@@ -241,10 +323,12 @@ type Change struct {
 // first. Records are only valid during the call.
 func (t *Table) Dirty(visit func(Change)) {
 	for _, e := range t.dirty {
-		c := Change{Resource: e.rec.Resource, Record: &e.rec, Checkpoint: e.checkpoint, CheckpointChanged: e.dirtyCheck}
+		rec := e.record()
+		c := Change{Resource: e.name, Record: &rec, Checkpoint: e.checkpoint(), CheckpointChanged: e.dirtyCheck}
 		if e.gone {
 			c.Record = nil
-			delete(t.entries, e.rec.Resource)
+			t.timers.remove(e)
+			delete(t.entries, e.name)
 		}
 		visit(c)
 		e.dirty, e.dirtyCheck = false, false
@@ -277,18 +361,19 @@ func (t *Table) changed(e *entry) {
 		t.dirtyWrites++
 	}
 	size := e.size()
-	t.dirtyBytes += size - e.counted
-	e.counted = size
+	t.dirtyBytes += size - int(e.counted)
+	e.counted = int32(size)
 }
 
 // size bounds from above what storing the entry takes: a round that turns out too large ends the term.
 func (e *entry) size() int {
-	size := writeOverhead + len(e.rec.Resource)
+	size := writeOverhead + len(e.name)
 	if !e.gone {
-		size += e.rec.Size()
+		rec := e.record()
+		size += rec.Size()
 	}
 	if e.dirtyCheck {
-		size += writeOverhead + len(e.rec.Resource) + len(e.checkpoint)
+		size += writeOverhead + len(e.name) + len(e.checkpoint())
 	}
 	return size
 }
@@ -320,22 +405,40 @@ func (t *Table) lockDelay(e *entry) time.Duration {
 	return t.config.Policy.Rules[e.rule].LockDelay
 }
 
-// interner shares equal strings: a process that holds 100,000 leases sends its name with each.
-type interner struct{ slots [256]string }
+// interner shares equal strings and holders: a process that holds 100,000 leases sends its name with each.
+type interner struct {
+	strings [256]string
+	holders [256]*Holder
+}
 
 func (in *interner) get(s string) string {
 	if s == "" {
 		return ""
 	}
-	h := uint32(2166136261)
-	for i := range len(s) {
-		h = (h ^ uint32(s[i])) * 16777619
-	}
-	slot := &in.slots[h%uint32(len(in.slots))]
+	slot := &in.strings[hash(firstHash, s)%uint32(len(in.strings))]
 	if *slot != s {
 		*slot = s
 	}
 	return *slot
+}
+
+func (in *interner) holder(p Principal, instance, region string) *Holder {
+	h := hash(hash(hash(firstHash, string(p)), instance), region)
+	slot := &in.holders[h%uint32(len(in.holders))]
+	if found := *slot; found == nil || found.Principal != p || found.Instance != instance || found.Region != region {
+		*slot = &Holder{Principal: Principal(in.get(string(p))), Instance: in.get(instance), Region: in.get(region)}
+	}
+	return *slot
+}
+
+const firstHash = 2166136261
+
+// hash is FNV-1a.
+func hash(h uint32, s string) uint32 {
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
 }
 
 // Known says whether the table has a record of the resource.

@@ -28,7 +28,7 @@ func (t *Table) acquire(m Moment, r Request, c Acquire) {
 			return
 		}
 	}
-	free := e == nil || (!e.rec.Held && e.notBefore <= m.Now)
+	free := e == nil || (!e.held && e.notBefore <= m.Now)
 	switch {
 	case free && t.full(rule):
 		t.refuse(r.ID, Errorf(ReasonLimit, "the policy allows %d leases under %q and all are held",
@@ -40,8 +40,8 @@ func (t *Table) acquire(m Moment, r Request, c Acquire) {
 		t.grant(m, e, waiter{acquire: c, call: r.ID, intake: r.Intake})
 	case c.Wait <= 0:
 		t.refuse(r.ID, t.heldError(e))
-	case len(e.queue) >= t.config.MaxWaiters:
-		t.refuse(r.ID, Errorf(ReasonLimit, "%d requests wait for %q already", len(e.queue), c.Resource))
+	case len(e.queue()) >= t.config.MaxWaiters:
+		t.refuse(r.ID, Errorf(ReasonLimit, "%d requests wait for %q already", len(e.queue()), c.Resource))
 	default:
 		t.enqueue(m, e, r, c)
 	}
@@ -49,11 +49,11 @@ func (t *Table) acquire(m Moment, r Request, c Acquire) {
 
 // known answers a request that the entry has seen before: it is granted, it has ended, or it waits.
 func (t *Table) known(m Moment, e *entry, r Request, c Acquire) bool {
-	if e.rec.Held && e.rec.RequestID == c.RequestID && e.rec.Holder.Principal == c.Principal {
+	if e.held && e.requestID == c.RequestID && e.holder.Principal == c.Principal {
 		switch {
-		case e.rec.Holder.Instance != c.Instance:
+		case e.holder.Instance != c.Instance:
 			t.refuse(r.ID, t.heldError(e))
-		case e.rec.Ending:
+		case e.ending:
 			t.refuse(r.ID, expiredError(e, "was taken away by a forced release"))
 		default:
 			// A replay is a renewal: it confers validity, so it must extend the deadline.
@@ -62,7 +62,7 @@ func (t *Table) known(m Moment, e *entry, r Request, c Acquire) bool {
 		}
 		return true
 	}
-	if o := e.rec.outcome(c.Principal, c.RequestID); o != nil {
+	if o := e.outcome(c.Principal, c.RequestID); o != nil {
 		t.refuse(r.ID, o.err(c.Resource))
 		return true
 	}
@@ -115,28 +115,29 @@ func checkText(field, text string, most int) *Error {
 }
 
 func (t *Table) newEntry(m Moment, name Resource, rule int) *entry {
-	e := &entry{rec: Record{Resource: name}, rule: rule, wake: clock.Never, freedAt: m.Now}
+	e := &entry{name: name, rule: int32(rule), freedAt: m.Now}
 	t.entries[name] = e
 	return e
 }
 
 // grant gives a free resource to w under a new token. The deadline counts from the intake of w's request.
 func (t *Table) grant(m Moment, e *entry, w waiter) {
-	if e.rec.Held {
-		panic(fmt.Sprintf("lease: grant of %q, which is held under %v", e.rec.Resource, e.rec.Token))
+	if e.held {
+		panic(fmt.Sprintf("lease: grant of %q, which is held under %v", e.name, e.token))
 	}
 	token := t.takeToken()
-	if token <= e.rec.Token {
-		panic(fmt.Sprintf("lease: token %v of %q does not exceed its last one %v", token, e.rec.Resource, e.rec.Token))
+	if token <= e.token {
+		panic(fmt.Sprintf("lease: token %v of %q does not exceed its last one %v", token, e.name, e.token))
 	}
 	c := w.acquire
-	e.rec = Record{
-		Resource: e.rec.Resource, Token: token, Held: true,
-		Holder: Holder{
-			Principal: Principal(t.strings.get(string(c.Principal))), Instance: t.strings.get(c.Instance), Region: t.strings.get(c.Region),
-		},
-		RequestID: c.RequestID, Priority: c.Priority, TTL: c.TTL, GrantedAt: m.Wall, Metadata: c.Metadata,
-		Outcomes: e.rec.Outcomes, HasCheckpoint: e.rec.HasCheckpoint,
+	e.token, e.held, e.ending, e.how = token, true, false, NotEnded
+	e.holder = t.names.holder(c.Principal, c.Instance, c.Region)
+	e.requestID, e.priority, e.ttl, e.grantedMs = c.RequestID, c.Priority, c.TTL, 0
+	if !m.Wall.IsZero() {
+		e.grantedMs = m.Wall.UnixMilli()
+	}
+	if len(c.Metadata) > 0 || e.extra != nil {
+		e.more().metadata = c.Metadata
 	}
 	t.count(e, 1)
 	e.deadline = w.intake.Add(c.TTL)
@@ -161,18 +162,18 @@ func (t *Table) takeToken() fence.Token {
 
 // extend moves a deadline to intake + TTL. It never moves one back.
 func (t *Table) extend(e *entry, intake clock.Instant) {
-	e.deadline = max(e.deadline, intake.Add(e.rec.TTL))
+	e.deadline = max(e.deadline, intake.Add(e.ttl))
 }
 
 // settle ends a lease whose deadline had passed when a request about it was taken in.
 func (t *Table) settle(m Moment, e *entry, intake clock.Instant) {
-	if e.rec.Held && e.deadline <= intake {
+	if e.held && e.deadline <= intake {
 		t.expire(m, e)
 	}
 }
 
 func (t *Table) expire(m Moment, e *entry) {
-	if e.rec.Ending {
+	if e.ending {
 		t.end(m, e, EndForced)
 	} else {
 		t.end(m, e, EndExpired)
@@ -181,8 +182,8 @@ func (t *Table) expire(m Moment, e *entry) {
 
 // end ends the present grant and hands the resource to whoever waits.
 func (t *Table) end(m Moment, e *entry, how End) {
-	e.rec.remember(e.rec.Holder.Principal, e.rec.RequestID, e.rec.Token, how)
-	e.rec.Held, e.rec.Ending, e.rec.End = false, false, how
+	e.remember(e.holder.Principal, e.requestID, e.token, how)
+	e.held, e.ending, e.how = false, false, how
 	t.count(e, -1)
 	e.freedAt, e.notBefore = m.Now, m.Now
 	if how == EndExpired || how == EndForced {
@@ -190,51 +191,53 @@ func (t *Table) end(m Moment, e *entry, how End) {
 	}
 	t.mark(e)
 	t.promote(m, e)
-	if !e.rec.Held {
+	if !e.held {
 		t.wakeFree(e)
 	}
 }
 
 func (t *Table) heldError(e *entry) *Error {
-	err := &Error{Reason: ReasonHeld, Resource: e.rec.Resource, Holder: e.rec.Holder, Token: e.rec.Token}
-	if e.rec.Held {
-		err.Message = fmt.Sprintf("%q is held by %v under token %v", e.rec.Resource, e.rec.Holder, e.rec.Token)
+	err := &Error{Reason: ReasonHeld, Resource: e.name, Holder: e.by(), Token: e.token}
+	if e.held {
+		err.Message = fmt.Sprintf("%q is held by %v under token %v", e.name, e.by(), e.token)
 	} else {
-		err.Message = fmt.Sprintf("%q was not released by %v and stays free for its lock delay", e.rec.Resource, e.rec.Holder)
+		err.Message = fmt.Sprintf("%q was not released by %v and stays free for its lock delay", e.name, e.by())
 	}
 	return err
 }
 
 func (e *entry) grantReply(replayed bool) *Grant {
 	return &Grant{
-		Resource: e.rec.Resource, Token: e.rec.Token, Holder: e.rec.Holder, TTL: e.rec.TTL, GrantedAt: e.rec.GrantedAt,
-		RequestID: e.rec.RequestID, Checkpoint: e.checkpoint, Replayed: replayed,
+		Resource: e.name, Token: e.token, Holder: e.by(), TTL: e.ttl, GrantedAt: e.grantedAt(),
+		RequestID: e.requestID, Checkpoint: e.checkpoint(), Replayed: replayed,
 	}
 }
 
 // remember appends an outcome and forgets the oldest beyond MaxOutcomes. The slice may be shared with a record that is
 // being written, so it is never changed in place.
-func (r *Record) remember(p Principal, requestID string, token fence.Token, how End) {
-	keep := r.Outcomes
+func (e *entry) remember(p Principal, requestID string, token fence.Token, how End) {
+	keep := e.outcomes()
 	if len(keep) >= MaxOutcomes {
 		keep = keep[len(keep)-MaxOutcomes+1:]
 	}
 	outcomes := make([]Outcome, 0, len(keep)+1)
-	r.Outcomes = append(append(outcomes, keep...), Outcome{Principal: p, RequestID: requestID, Token: token, End: how})
+	e.more().outcomes = append(append(outcomes, keep...), Outcome{Principal: p, RequestID: requestID, Token: token, End: how})
 }
 
-func (r *Record) outcome(p Principal, requestID string) *Outcome {
-	for i := range r.Outcomes {
-		if o := &r.Outcomes[i]; o.RequestID == requestID && o.Principal == p {
+func (e *entry) outcome(p Principal, requestID string) *Outcome {
+	outcomes := e.outcomes()
+	for i := range outcomes {
+		if o := &outcomes[i]; o.RequestID == requestID && o.Principal == p {
 			return o
 		}
 	}
 	return nil
 }
 
-func (r *Record) ended(token fence.Token) *Outcome {
-	for i := range r.Outcomes {
-		if o := &r.Outcomes[i]; o.Token == token {
+func (e *entry) outcomeOf(token fence.Token) *Outcome {
+	outcomes := e.outcomes()
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Token == token {
 			return o
 		}
 	}
@@ -256,5 +259,5 @@ func (o *Outcome) err(name Resource) *Error {
 }
 
 func expiredError(e *entry, what string) *Error {
-	return &Error{Reason: ReasonExpired, Resource: e.rec.Resource, Token: e.rec.Token, Message: fmt.Sprintf("%q under token %v %s", e.rec.Resource, e.rec.Token, what)}
+	return &Error{Reason: ReasonExpired, Resource: e.name, Token: e.token, Message: fmt.Sprintf("%q under token %v %s", e.name, e.token, what)}
 }

@@ -18,7 +18,7 @@ func (t *Table) renew(m Moment, r Request, c Renew) {
 	var out RenewOutcome
 	for i, ref := range c.Refs {
 		e, err := t.mine(r.Intake, c.Caller, ref)
-		if err == nil && e.rec.Ending {
+		if err == nil && e.ending {
 			err = expiredError(e, "is being taken away by a forced release")
 		}
 		if err != nil {
@@ -26,7 +26,7 @@ func (t *Table) renew(m Moment, r Request, c Renew) {
 			continue
 		}
 		t.extend(e, r.Intake)
-		if len(e.queue) > 0 && e.queue[0].acquire.Priority > e.rec.Priority {
+		if len(e.queue()) > 0 && e.queue()[0].acquire.Priority > e.priority {
 			out.Contended = append(out.Contended, i)
 		}
 	}
@@ -37,12 +37,12 @@ func (t *Table) renew(m Moment, r Request, c Renew) {
 // passed is refused and left to the next tick: a renewal of 10,000 late leases must not become 10,000 writes.
 func (t *Table) mine(intake clock.Instant, c Caller, ref Ref) (*entry, *Error) {
 	e := t.entries[ref.Resource]
-	if e == nil || !e.rec.Held || e.rec.Token != ref.Token {
+	if e == nil || !e.held || e.token != ref.Token {
 		return nil, t.notMine(e, c, ref)
 	}
 	switch {
-	case e.rec.Holder.Principal != c.Principal || e.rec.Holder.Instance != c.Instance:
-		return nil, notHolder(ref, fmt.Sprintf("is held by %v under that token", e.rec.Holder))
+	case e.holder.Principal != c.Principal || e.holder.Instance != c.Instance:
+		return nil, notHolder(ref, fmt.Sprintf("is held by %v under that token", e.by()))
 	case e.deadline <= intake:
 		return nil, expiredError(e, "has expired")
 	}
@@ -59,11 +59,11 @@ func (t *Table) notMine(e *entry, c Caller, ref Ref) *Error {
 	if e == nil {
 		return notHolder(ref, "is not held")
 	}
-	if o := e.rec.ended(ref.Token); o != nil && o.Principal == c.Principal {
+	if o := e.outcomeOf(ref.Token); o != nil && o.Principal == c.Principal {
 		return o.err(ref.Resource)
 	}
-	if e.rec.Held {
-		return notHolder(ref, fmt.Sprintf("is held by %v under token %v", e.rec.Holder, e.rec.Token))
+	if e.held {
+		return notHolder(ref, fmt.Sprintf("is held by %v under token %v", e.by(), e.token))
 	}
 	return notHolder(ref, "is free")
 }
@@ -77,7 +77,7 @@ func (t *Table) release(m Moment, r Request, c Release) {
 	if err != nil {
 		// A repeated release has nothing to do any more; it names the grant that it ended.
 		if prev := t.entries[c.Resource]; prev != nil {
-			if o := prev.rec.ended(c.Token); o != nil && o.End == EndReleased && o.Principal == c.Principal {
+			if o := prev.outcomeOf(c.Token); o != nil && o.End == EndReleased && o.Principal == c.Principal {
 				t.reply(r.ID, nil)
 				return
 			}
@@ -95,15 +95,15 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 		return
 	}
 	e, err := t.mine(r.Intake, c.Caller, c.Ref)
-	if err == nil && e.rec.Ending {
+	if err == nil && e.ending {
 		err = expiredError(e, "is being taken away by a forced release")
 	}
 	if err != nil {
 		t.refuse(r.ID, err)
 		return
 	}
-	e.checkpoint = c.Data
-	e.rec.HasCheckpoint = len(c.Data) > 0
+	e.more().checkpoint = c.Data
+	e.hasCheckpoint = len(c.Data) > 0
 	if !e.dirtyCheck {
 		e.dirtyCheck = true
 		t.dirtyWrites++
@@ -122,18 +122,18 @@ func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
 		t.settle(m, e, r.Intake)
 	}
 	switch {
-	case e == nil || !e.rec.Held:
+	case e == nil || !e.held:
 		t.refuse(r.ID, &Error{Reason: ReasonNotFound, Resource: c.Resource, Message: fmt.Sprintf("nobody holds %q", c.Resource)})
-	case c.Token != 0 && c.Token != e.rec.Token:
-		t.refuse(r.ID, &Error{Reason: ReasonStaleToken, Resource: c.Resource, Token: e.rec.Token, Holder: e.rec.Holder,
-			Message: fmt.Sprintf("%q is held under token %v, not %v", c.Resource, e.rec.Token, c.Token)})
+	case c.Token != 0 && c.Token != e.token:
+		t.refuse(r.ID, &Error{Reason: ReasonStaleToken, Resource: c.Resource, Token: e.token, Holder: e.by(),
+			Message: fmt.Sprintf("%q is held under token %v, not %v", c.Resource, e.token, c.Token)})
 	case c.Now:
-		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Resource: c.Resource, Token: e.rec.Token,
-			Message: fmt.Sprintf("no guard has proved that it refuses token %v of %q, so its holder may still be writing", e.rec.Token, c.Resource),
+		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Resource: c.Resource, Token: e.token,
+			Message: fmt.Sprintf("no guard has proved that it refuses token %v of %q, so its holder may still be writing", e.token, c.Resource),
 			Fix:     "release it without --now: it is free when its lease has run out"})
 	default:
-		if !e.rec.Ending {
-			e.rec.Ending = true
+		if !e.ending {
+			e.ending = true
 			t.mark(e)
 		}
 		t.reply(r.ID, t.info(m, e))
@@ -159,9 +159,10 @@ func (t *Table) inspect(m Moment, r Request, c Inspect) {
 }
 
 func (t *Table) info(m Moment, e *entry) Info {
-	i := e.rec.Info()
-	i.Waiters = len(e.queue)
-	if e.rec.Held {
+	rec := e.record()
+	i := rec.Info()
+	i.Waiters = len(e.queue())
+	if e.held {
 		i.Remaining = max(e.deadline.Sub(m.Now), time.Duration(0))
 	}
 	return i

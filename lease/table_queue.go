@@ -21,6 +21,7 @@ type waiter struct {
 	keepUntil clock.Instant
 	seq       uint64
 	entry     *entry // nil once it has left the queue
+	timer     int32  // its place in the timers, from 1; 0: none
 }
 
 type waitKey struct {
@@ -47,11 +48,12 @@ func (w *waiter) before(v *waiter) bool {
 func (t *Table) enqueue(m Moment, e *entry, r Request, c Acquire) {
 	t.waitSeq++
 	w := &waiter{acquire: c, seq: t.waitSeq, entry: e}
-	at := sort.Search(len(e.queue), func(i int) bool { return w.before(e.queue[i]) })
-	e.queue = slices.Insert(e.queue, at, w)
+	queue := e.queue()
+	at := sort.Search(len(queue), func(i int) bool { return w.before(queue[i]) })
+	e.more().queue = slices.Insert(queue, at, w)
 	t.byRequest[w.key()] = w
 	t.listen(m, w, r, c)
-	if !e.rec.Held {
+	if !e.held {
 		t.wakeFree(e) // when the lock delay ends, not with the next poll
 	}
 }
@@ -78,14 +80,19 @@ func (t *Table) listen(m Moment, w *waiter, r Request, c Acquire) {
 	w.pollUntil = r.Intake.Add(min(c.Wait, w.third()))
 	w.keepUntil = w.pollUntil.Add(w.third())
 	t.waiting[r.ID] = w
-	t.timers.push(timer{at: max(w.pollUntil, m.Now), waiter: w})
+	t.timers.set(w, max(w.pollUntil, m.Now))
+}
+
+// place is where a waiter stands in the queue, from 0.
+func (e *entry) place(w *waiter) int {
+	queue := e.queue()
+	return sort.Search(len(queue), func(i int) bool { return !queue[i].before(w) })
 }
 
 // answerWaiting ends a poll and keeps the place for another third of the TTL.
 func (t *Table) answerWaiting(m Moment, w *waiter) {
 	e := w.entry
-	at := sort.Search(len(e.queue), func(i int) bool { return !e.queue[i].before(w) })
-	t.reply(w.call, &Waiting{Position: at + 1, HeldBy: e.rec.Holder, HeldToken: e.rec.Token, Keep: w.third()})
+	t.reply(w.call, &Waiting{Position: e.place(w) + 1, HeldBy: e.by(), HeldToken: e.token, Keep: w.third()})
 	t.hangUp(m, w)
 }
 
@@ -93,7 +100,7 @@ func (t *Table) hangUp(m Moment, w *waiter) {
 	delete(t.waiting, w.call)
 	w.call = 0
 	w.keepUntil = m.Now.Add(w.third())
-	t.timers.push(timer{at: w.keepUntil, waiter: w})
+	t.timers.set(w, w.keepUntil)
 }
 
 func (t *Table) gone(m Moment, id CallID) {
@@ -105,23 +112,24 @@ func (t *Table) gone(m Moment, id CallID) {
 // leave takes a request out of its queue.
 func (t *Table) leave(w *waiter) {
 	e := w.entry
-	at := sort.Search(len(e.queue), func(i int) bool { return !e.queue[i].before(w) })
-	e.queue = slices.Delete(e.queue, at, at+1)
-	if len(e.queue) == 0 {
-		e.queue = nil
+	at := e.place(w)
+	e.extra.queue = slices.Delete(e.extra.queue, at, at+1)
+	if len(e.extra.queue) == 0 {
+		e.extra.queue = nil
 	}
 	delete(t.byRequest, w.key())
 	delete(t.waiting, w.call)
+	t.timers.remove(w)
 	w.entry = nil
-	if e.queue == nil && !e.rec.Held {
+	if len(e.queue()) == 0 && !e.held {
 		t.wakeFree(e)
 	}
 }
 
 // promote gives a free resource to the first in the queue.
 func (t *Table) promote(m Moment, e *entry) {
-	for i := 0; i < len(e.queue) && !e.rec.Held && e.notBefore <= m.Now && !t.full(e.rule); {
-		w := e.queue[i]
+	for i := 0; i < len(e.queue()) && !e.held && e.notBefore <= m.Now && !t.full(int(e.rule)); {
+		w := e.queue()[i]
 		switch {
 		case w.call == 0 && w.keepUntil <= m.Now:
 			t.leave(w)
@@ -149,17 +157,17 @@ func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
 		e = t.newEntry(m, c.Resource, t.config.Policy.ruleFor(c.Resource))
 	}
 	t.settle(m, e, r.Intake)
-	if e.rec.Held && e.rec.Holder.Principal == c.Principal && e.rec.RequestID == c.RequestID {
-		if e.rec.Holder.Instance != c.Instance {
+	if e.held && e.holder.Principal == c.Principal && e.requestID == c.RequestID {
+		if e.holder.Instance != c.Instance {
 			t.refuse(r.ID, anothersError(c))
 			return
 		}
-		token := e.rec.Token
+		token := e.token
 		t.end(m, e, EndReleased)
 		t.reply(r.ID, token)
 		return
 	}
-	if o := e.rec.outcome(c.Principal, c.RequestID); o != nil {
+	if o := e.outcome(c.Principal, c.RequestID); o != nil {
 		t.reply(r.ID, fence.Token(0))
 		return
 	}
@@ -174,9 +182,9 @@ func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
 		t.leave(w)
 	}
 	// Remembered even if nothing waited: the request itself may still be on its way.
-	e.rec.remember(c.Principal, c.RequestID, 0, EndCancelled)
+	e.remember(c.Principal, c.RequestID, 0, EndCancelled)
 	t.mark(e)
-	if !e.rec.Held {
+	if !e.held {
 		e.freedAt = m.Now // remembered as long as any other outcome
 		t.wakeFree(e)
 	}

@@ -4,12 +4,17 @@ package lease
 
 import "github.com/writ-io/writ/lease/clock"
 
-// timer wakes an entry or a waiter. Timers are never taken back: one that finds nothing due sets the next.
+// timed is an entry or a waiter. Each has one timer at most, which is never put off: one that finds nothing due sets the
+// next.
+type timed interface{ timerPlace() *int32 }
+
+func (e *entry) timerPlace() *int32  { return &e.timer }
+func (w *waiter) timerPlace() *int32 { return &w.timer }
+
 type timer struct {
-	at     clock.Instant
-	seq    uint64 // first set, first served
-	entry  *entry
-	waiter *waiter
+	at  clock.Instant
+	seq uint64 // first set, first served
+	of  timed
 }
 
 // timerHeap is a binary heap, earliest first.
@@ -26,38 +31,73 @@ func (h *timerHeap) less(i, j int) bool {
 	return a.seq < b.seq
 }
 
-func (h *timerHeap) push(t timer) {
+func (h *timerHeap) swap(i, j int) {
+	h.items[i], h.items[j] = h.items[j], h.items[i]
+	*h.items[i].of.timerPlace(), *h.items[j].of.timerPlace() = int32(i+1), int32(j+1)
+}
+
+// set makes sure that the timer goes off by then.
+func (h *timerHeap) set(of timed, at clock.Instant) {
+	i := int(*of.timerPlace()) - 1
+	switch {
+	case i < 0:
+		i = len(h.items)
+		h.items = append(h.items, timer{of: of})
+		*of.timerPlace() = int32(i + 1)
+	case h.items[i].at <= at:
+		return
+	}
 	h.seq++
-	t.seq = h.seq
-	h.items = append(h.items, t)
-	for i := len(h.items) - 1; i > 0; {
+	h.items[i].at, h.items[i].seq = at, h.seq
+	h.up(i)
+}
+
+func (h *timerHeap) up(i int) {
+	for i > 0 {
 		parent := (i - 1) / 2
 		if !h.less(i, parent) {
-			break
+			return
 		}
-		h.items[i], h.items[parent] = h.items[parent], h.items[i]
+		h.swap(i, parent)
 		i = parent
 	}
 }
 
-func (h *timerHeap) pop() timer {
-	top, last := h.items[0], len(h.items)-1
-	h.items[0] = h.items[last]
-	h.items[last] = timer{}
-	h.items = h.items[:last]
-	for i := 0; ; {
+func (h *timerHeap) down(i int) {
+	for {
 		least := i
 		for _, child := range [2]int{2*i + 1, 2*i + 2} {
-			if child < last && h.less(child, least) {
+			if child < len(h.items) && h.less(child, least) {
 				least = child
 			}
 		}
 		if least == i {
-			return top
+			return
 		}
-		h.items[i], h.items[least] = h.items[least], h.items[i]
+		h.swap(i, least)
 		i = least
 	}
+}
+
+func (h *timerHeap) remove(of timed) {
+	i, last := int(*of.timerPlace())-1, len(h.items)-1
+	if i < 0 {
+		return
+	}
+	h.swap(i, last)
+	h.items[last] = timer{}
+	h.items = h.items[:last]
+	*of.timerPlace() = 0
+	if i < last {
+		h.down(i)
+		h.up(i)
+	}
+}
+
+func (h *timerHeap) pop() timed {
+	of := h.items[0].of
+	h.remove(of)
+	return of
 }
 
 func (h *timerHeap) next() clock.Instant {
@@ -69,17 +109,16 @@ func (h *timerHeap) next() clock.Instant {
 
 // wakeAt makes sure that the entry is looked at by then.
 func (t *Table) wakeAt(e *entry, at clock.Instant) {
-	if at < e.wake {
-		e.wake = at
-		t.timers.push(timer{at: at, entry: e})
+	if at < clock.Never {
+		t.timers.set(e, at)
 	}
 }
 
 // wakeFree sets the next look at a free resource: for whoever waits out the lock delay, or to forget it.
 func (t *Table) wakeFree(e *entry) {
-	if len(e.queue) > 0 {
+	if len(e.queue()) > 0 {
 		t.wakeAt(e, e.notBefore)
-	} else if !e.rec.HasCheckpoint {
+	} else if !e.hasCheckpoint {
 		t.wakeAt(e, t.forgetAt(e))
 	}
 }
@@ -91,25 +130,25 @@ func (t *Table) forgetAt(e *entry) clock.Instant {
 func (t *Table) tick(m Moment, limit Tick) {
 	// Whoever waits takes a token from whatever ends.
 	for t.timers.next() <= m.Now && t.dirtyWrites < limit.MaxWrites && t.dirtyBytes < limit.MaxBytes && t.TokensLeft() > 0 {
-		tm := t.timers.pop()
-		if tm.waiter != nil {
-			t.waiterDue(m, tm.waiter)
-			continue
-		}
-		if e := tm.entry; e.wake == tm.at && t.entries[e.rec.Resource] == e {
-			e.wake = clock.Never
-			t.entryDue(m, e)
+		switch of := t.timers.pop().(type) {
+		case *waiter:
+			t.waiterDue(m, of)
+		case *entry:
+			t.entryDue(m, of)
 		}
 	}
 }
 
 func (t *Table) waiterDue(m Moment, w *waiter) {
 	switch {
-	case w.entry == nil:
 	case w.call != 0 && w.pollUntil <= m.Now:
 		t.answerWaiting(m, w)
-	case w.call == 0 && w.keepUntil <= m.Now:
+	case w.call != 0:
+		t.timers.set(w, w.pollUntil)
+	case w.keepUntil <= m.Now:
 		t.leave(w)
+	default:
+		t.timers.set(w, w.keepUntil)
 	}
 }
 
@@ -118,15 +157,15 @@ func (t *Table) entryDue(m Moment, e *entry) {
 	case e.ended:
 		t.mark(e)
 		t.wakeFree(e)
-	case e.rec.Held && e.deadline <= m.Now:
+	case e.held && e.deadline <= m.Now:
 		t.expire(m, e)
-	case e.rec.Held:
+	case e.held:
 		t.wakeAt(e, e.deadline)
-	case len(e.queue) > 0 && e.notBefore <= m.Now:
+	case len(e.queue()) > 0 && e.notBefore <= m.Now:
 		t.promote(m, e)
-	case len(e.queue) > 0:
+	case len(e.queue()) > 0:
 		t.wakeAt(e, e.notBefore)
-	case e.rec.HasCheckpoint || e.gone:
+	case e.hasCheckpoint || e.gone:
 	case t.forgetAt(e) <= m.Now:
 		t.forget(e)
 	default:
