@@ -37,6 +37,7 @@ type Table struct {
 	dirtyWrites int
 	dirtyBytes  int
 	effects     Effects
+	record      Record // handed to a visitor
 }
 
 // TableConfig holds what the table's decisions depend on besides the requests.
@@ -323,8 +324,8 @@ type Change struct {
 // first. Records are only valid during the call.
 func (t *Table) Dirty(visit func(Change)) {
 	for _, e := range t.dirty {
-		rec := e.record()
-		c := Change{Resource: e.name, Record: &rec, Checkpoint: e.checkpoint(), CheckpointChanged: e.dirtyCheck}
+		t.record = e.record()
+		c := Change{Resource: e.name, Record: &t.record, Checkpoint: e.checkpoint(), CheckpointChanged: e.dirtyCheck}
 		if e.gone {
 			c.Record = nil
 			t.timers.remove(e)
@@ -334,6 +335,7 @@ func (t *Table) Dirty(visit func(Change)) {
 		e.dirty, e.dirtyCheck = false, false
 	}
 	clear(t.dirty)
+	t.record = Record{}
 	t.dirty, t.dirtyWrites, t.dirtyBytes = t.dirty[:0], 0, 0
 }
 
