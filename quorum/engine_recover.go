@@ -78,7 +78,7 @@ func (e *Engine) becomeReserving(m lease.Moment, finished *writv1.Recovery) {
 
 func (e *Engine) becomeServing(m lease.Moment, ceiling uint64) {
 	e.assertRole(Reserving)
-	if ceiling < e.reserved {
+	if ceiling < e.reserved || !e.undisputed(m) {
 		return
 	}
 	e.role = Serving
@@ -267,13 +267,20 @@ func (e *Engine) raiseEpoch(m lease.Moment) {
 // one starts with a recovery.
 func (e *Engine) nodesChanged(m lease.Moment, ev NodesChanged) {
 	e.nodes, e.members = ev.Nodes, ev.Members
-	if e.role != Serving {
-		return
+	if e.role == Serving { // before, the claim's own look or the step to serving finds it
+		e.undisputed(m)
 	}
-	if reason := e.foreignWitness(); reason != "" {
-		e.effects.Warning = "a witness contradicts the state: " + reason
-		e.becomeFollower(m, m.Now)
+}
+
+// undisputed gives the term up if a witness contradicts the state.
+func (e *Engine) undisputed(m lease.Moment) bool {
+	reason := e.foreignWitness()
+	if reason == "" {
+		return true
 	}
+	e.effects.Warning = "a witness contradicts the state: " + reason
+	e.becomeFollower(m, m.Now)
+	return false
 }
 
 func (e *Engine) foreignWitness() string {

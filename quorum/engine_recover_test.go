@@ -83,3 +83,24 @@ func TestRecoveryGoesOnUnderTheNextTerm(t *testing.T) {
 		t.Errorf("recovery %v, want the one under way", r)
 	}
 }
+
+// A witness that contradicts the state counts as well if it shows up while the first commit of a term is under way.
+func TestForeignWitnessWhileReserving(t *testing.T) {
+	e := NewEngine(EngineConfig{Node: "n1", Cluster: "test"})
+	m := lease.Moment{Now: clock.Instant(time.Hour)}
+	attempt := e.Step(m, Leadership{Leader: true}).Claim
+	e.Step(m, Claimed{Attempt: attempt, Term: 5, Nonce: "new"})
+	members := []MemberInfo{{ID: 1, Name: "n1"}, {ID: 2, Name: "n2"}}
+	round := e.Step(m, Loaded{Attempt: attempt, Revision: 5, Members: members}).Round
+	e.Step(m, NodesChanged{Members: members, Nodes: []*writv1.NodeRecord{
+		{Name: "n2", MemberId: 2, Witness: &writv1.WitnessRecord{Cluster: "test", Node: "n2", Epoch: 9}},
+	}})
+	w := e.Step(m, RoundDone{Round: round}).Witness
+	if w == nil {
+		t.Fatal("the ceiling is not to be witnessed")
+	}
+	effects := e.Step(m, *w)
+	if e.Role() == Serving || effects.Claim == 0 || effects.Warning == "" {
+		t.Errorf("the engine is %v (%q), want a new claim", e.Role(), effects.Warning)
+	}
+}
