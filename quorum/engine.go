@@ -31,6 +31,7 @@ type Engine struct {
 	nonce    string
 
 	queue  []Submit
+	left   map[lease.CallID]bool // abandoned while something was in the queue
 	round  *round
 	rounds uint64
 	// reserved is the ceiling that has been committed and not been witnessed yet; 0: none.
@@ -324,7 +325,7 @@ func (e *Engine) becomeFollower(m lease.Moment, retryAt clock.Instant) {
 		e.effects.DropAll = true
 	}
 	e.role, e.term, e.round, e.table, e.identity = Follower, 0, nil, nil, nil
-	e.queue, e.extra, e.extraBytes, e.dirtyID, e.reserved, e.unsent = nil, nil, 0, false, 0, false
+	e.queue, e.left, e.extra, e.extraBytes, e.dirtyID, e.reserved, e.unsent = nil, nil, nil, 0, false, 0, false
 	e.state = Loaded{}
 	e.waitUntil, e.waitFor = clock.Never, ""
 	e.retryAt = retryAt

@@ -187,6 +187,7 @@ func (e *Engine) recover(m lease.Moment) {
 		return
 	}
 	if len(e.queue) > 0 {
+		e.dropLeft()
 		var replies []lease.Reply
 		for _, s := range e.queue {
 			if isLeaseCommand(s.Command) { // it came while this was not known to be a recovery

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -28,6 +29,9 @@ const (
 )
 
 func (e *Engine) submit(s Submit) {
+	if len(e.queue) >= e.config.MaxQueue && len(e.left) > 0 {
+		e.dropLeft()
+	}
 	switch {
 	case e.role == Follower:
 		e.refuse(s.ID, lease.Errorf(lease.ReasonNotCoordinator, "node %s does not decide at the moment", e.config.Node))
@@ -54,16 +58,27 @@ func (e *Engine) recoveringError() *lease.Error {
 	return err
 }
 
+// abandoned notes that a request need not be decided, if it has not been. Many may be abandoned together, when their callers
+// lose patience in the same election: the queue is gone through once for many.
 func (e *Engine) abandoned(m lease.Moment, id lease.CallID) {
-	for i := range e.queue {
-		if e.queue[i].ID == id {
-			e.queue = append(e.queue[:i], e.queue[i+1:]...)
-			return
-		}
-	}
 	if e.table != nil {
 		e.table.Step(m, lease.Gone{ID: id})
 	}
+	if len(e.queue) == 0 {
+		return
+	}
+	if e.left == nil {
+		e.left = make(map[lease.CallID]bool)
+	}
+	if e.left[id] = true; len(e.left) > len(e.queue)/2 {
+		e.dropLeft()
+	}
+}
+
+// dropLeft takes the abandoned requests out of the queue.
+func (e *Engine) dropLeft() {
+	e.queue = slices.DeleteFunc(e.queue, func(s Submit) bool { return e.left[s.ID] })
+	e.left = nil
 }
 
 func (e *Engine) refuse(id lease.CallID, err *lease.Error) {
@@ -76,6 +91,9 @@ func (e *Engine) startRound(m lease.Moment) {
 		return
 	}
 	var replies []lease.Reply
+	if len(e.left) > 0 {
+		e.dropLeft()
+	}
 	taken := 0
 	for taken < len(e.queue) && e.table.DirtyWrites()+len(e.extra) < roundRequested &&
 		e.table.DirtyBytes()+e.extraBytes < roundBytes/2 && e.table.TokensLeft() >= requestTokens {

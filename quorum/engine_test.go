@@ -296,3 +296,45 @@ func TestWithoutTokensTheEngineWaits(t *testing.T) {
 		t.Errorf("%d leases are left", d.engine.Held())
 	}
 }
+
+// Requests that are abandoned while a round is under way are not decided, and the rest are, in their order.
+func TestAbandonedRequestsAreNotDecided(t *testing.T) {
+	d := serving(t, EngineConfig{MaxQueue: 60_000})
+	d.hold = true
+	d.submit(acquireOf("a", "first", "A"))
+	var commands []any
+	for i := range 60_000 {
+		commands = append(commands, acquireOf("a", lease.Resource(fmt.Sprint("r", i)), "A"))
+	}
+	ids := d.submit(commands...)
+	kept := map[lease.CallID]bool{}
+	for i, id := range ids {
+		if i%10 == 9 {
+			kept[id] = true
+		} else {
+			d.step(Abandoned{ID: id})
+		}
+	}
+	more := d.submit(acquireOf("a", "more", "A"))[0]
+	if r, ok := d.replies[more]; ok {
+		t.Fatalf("there is room in the queue, but %+v", r)
+	}
+	d.hold = false
+	d.step(RoundDone{Round: d.round})
+	last := lease.CallID(0)
+	for _, id := range ids {
+		r, ok := d.replies[id]
+		if ok != kept[id] || r.Err != nil {
+			t.Fatalf("call %d is answered: %v (%v), want %v", id, ok, r.Err, kept[id])
+		}
+		if g, ok := r.Value.(*lease.Grant); ok {
+			if lease.CallID(g.Token) <= last {
+				t.Fatalf("call %d is granted %v after %v", id, g.Token, last)
+			}
+			last = lease.CallID(g.Token)
+		}
+	}
+	if got, want := d.engine.Held(), len(kept)+2; got != want {
+		t.Errorf("%d leases are held, want %d", got, want)
+	}
+}
