@@ -39,10 +39,14 @@ func (a *app) each(ctx context.Context, do call) error {
 // only if that node says that it did nothing.
 func (a *app) once(ctx context.Context, do call) error {
 	return a.tour(ctx, undone, func(ctx context.Context, conn *grpc.ClientConn) error {
-		if _, err := writv1.NewClusterServiceClient(conn).Status(ctx, &writv1.StatusRequest{}); err != nil {
-			return &lease.Error{Reason: lease.ReasonNoQuorum, Message: trouble(lease.FromError(err))}
+		_, err := writv1.NewClusterServiceClient(conn).Status(ctx, &writv1.StatusRequest{})
+		switch err = lease.FromError(err); {
+		case err == nil:
+			return do(ctx, conn)
+		case lease.ExitCode(err) == lease.ExitUnavailable || lease.ReasonOf(err) == "":
+			return &lease.Error{Reason: lease.ReasonNoQuorum, Message: trouble(err)}
 		}
-		return do(ctx, conn)
+		return err // others would refuse it, too
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
@@ -49,13 +50,24 @@ func writ(t *testing.T, args ...string) result {
 
 func writWith(ctx context.Context, t *testing.T, args ...string) result {
 	t.Helper()
+	return writBy(ctx, t, nil, args...)
+}
+
+// writBy runs it when signals have come already.
+func writBy(ctx context.Context, t *testing.T, come []os.Signal, args ...string) result {
+	t.Helper()
+	signals := make(chan os.Signal, signalsKept)
+	defer signal.Stop(signals)
+	for _, sig := range come {
+		signals <- sig
+	}
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stdin.Close()
 	var stdout, stderr bytes.Buffer
-	a := &app{stdin: stdin, stdout: &stdout, stderr: &stderr, now: func() time.Time { return instant }}
+	a := &app{stdin: stdin, stdout: &stdout, stderr: &stderr, now: func() time.Time { return instant }, signals: signals}
 	code := a.run(ctx, "1.2.3", args, nil, nil)
 	return result{code, stdout.String(), stderr.String()}
 }

@@ -59,6 +59,9 @@ func (a *app) acquire(ctx context.Context, name string, f acquireFlags) error {
 	if f.wait < 0 {
 		return lease.Invalid("--wait", fmt.Sprintf("is %v", f.wait), "use 0 or more")
 	}
+	if f.hold {
+		outliveReaders()
+	}
 	a, end := a.unhindered()
 	defer end()
 	cfg, err := a.config()
@@ -84,8 +87,12 @@ func (a *app) acquire(ctx context.Context, name string, f acquireFlags) error {
 		}
 		return err
 	}
-	if err := a.printHold(ctx, hold, f); err != nil || !f.hold {
+	err = a.printHold(ctx, hold, f)
+	switch {
+	case !f.hold:
 		return err
+	case err != nil:
+		return errors.Join(err, a.letGo(ctx, hold)) // nobody knows of it
 	}
 	return a.keep(ctx, hold)
 }
@@ -135,13 +142,18 @@ func (a *app) keep(ctx context.Context, hold *lease.Hold) error {
 	a.say("holding %s until Ctrl-C", hold.Resource())
 	select {
 	case <-ctx.Done():
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.timeout, hold.TTL()))
-		defer cancel()
-		if err := hold.Release(release); err != nil && !errors.Is(err, lease.ErrReleased) {
-			return err
-		}
-		return nil
+		return a.letGo(ctx, hold)
 	case <-hold.Done():
 		return hold.Err()
 	}
+}
+
+// letGo releases the lease, also where ctx has ended.
+func (a *app) letGo(ctx context.Context, hold *lease.Hold) error {
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.timeout, hold.TTL()))
+	defer cancel()
+	if err := hold.Release(release); err != nil && !errors.Is(err, lease.ErrReleased) {
+		return err
+	}
+	return nil
 }

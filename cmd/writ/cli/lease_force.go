@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -50,7 +51,7 @@ func (a *app) forceRelease(ctx context.Context, name string, f forceFlags) error
 		}
 		req.Token = uint64(t)
 	}
-	if err := a.confirm("This takes "+name+" away from its holder.", name, f.yes); err != nil {
+	if err := a.confirm(ctx, "This takes "+name+" away from its holder.", name, f.yes); err != nil {
 		return err
 	}
 	var resp *writv1.ForceReleaseResponse
@@ -84,7 +85,7 @@ func yesFlag(cmd *cobra.Command, yes *bool) {
 }
 
 // confirm lets a person type the name of what is about to be touched.
-func (a *app) confirm(what, name string, yes bool) error {
+func (a *app) confirm(ctx context.Context, what, name string, yes bool) error {
 	switch {
 	case yes:
 		return nil
@@ -92,9 +93,19 @@ func (a *app) confirm(what, name string, yes bool) error {
 		return lease.Invalid("--yes", "is not given and there is no terminal to ask at", "give it to go on without a question")
 	}
 	_, _ = fmt.Fprintf(a.stderr, "%s Type %s to go on: ", what, name)
-	line, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != name {
-		return lease.Invalid("answer", "is not the name", "nothing was changed")
+	answer := make(chan string, 1)
+	go func() { // ends with the program if nobody answers
+		line, _ := bufio.NewReader(a.stdin).ReadString('\n') // half a line is no answer either
+		answer <- line
+	}()
+	select {
+	case <-ctx.Done():
+		_, _ = fmt.Fprintln(a.stderr)
+		return errors.New("interrupted; nothing was changed")
+	case line := <-answer:
+		if !strings.HasSuffix(line, "\n") || strings.TrimSpace(line) != name {
+			return lease.Invalid("answer", "is not the name", "nothing was changed")
+		}
+		return nil
 	}
-	return nil
 }

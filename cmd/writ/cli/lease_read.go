@@ -27,8 +27,11 @@ none, it shows what the asked node has seen, and says so.`,
 	return cmd
 }
 
+// lastShare of a request's time is kept for asking without a coordinator.
+const lastShare = 4
+
 func (a *app) get(ctx context.Context, name string, local bool) error {
-	read := func(req *writv1.GetRequest) (l *writv1.Lease, err error) {
+	read := func(a *app, req *writv1.GetRequest) (l *writv1.Lease, err error) {
 		err = a.each(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 			resp, err := writv1.NewLeaseServiceClient(conn).Get(ctx, req)
 			l = resp.GetLease()
@@ -38,16 +41,19 @@ func (a *app) get(ctx context.Context, name string, local bool) error {
 	}
 	seen := &writv1.GetRequest{Resource: name, Consistency: writv1.ReadConsistency_READ_CONSISTENCY_LOCAL}
 	if local {
-		l, err := read(seen)
+		l, err := read(a, seen)
 		if err != nil {
 			return err
 		}
 		return a.printLease(l)
 	}
-	l, err := read(&writv1.GetRequest{Resource: name, WithDeadline: true})
+	first, last := *a, *a
+	last.timeout = a.timeout / lastShare
+	first.timeout -= last.timeout
+	l, err := read(&first, &writv1.GetRequest{Resource: name, WithDeadline: true})
 	if lease.ExitCode(err) == lease.ExitUnavailable && ctx.Err() == nil {
 		var other error
-		if l, other = read(seen); other != nil {
+		if l, other = read(&last, seen); other != nil {
 			return err
 		}
 		a.say("no coordinator answers, so this is what one node has seen, perhaps behind: %v", oneLine(err.Error()))
@@ -93,6 +99,8 @@ func (a *app) listCommand() *cobra.Command {
 				return lease.Invalid("--limit", fmt.Sprintf("is %d", limit), "use 1 or more")
 			case follow && local:
 				return lease.Invalid("--local", "excludes --watch", "choose one")
+			case follow && cmd.Flags().Changed("limit"):
+				return lease.Invalid("--limit", "excludes --watch", "choose one")
 			case follow:
 				return a.watch(cmd.Context(), watchFlags{prefix: prefix, held: held})
 			}

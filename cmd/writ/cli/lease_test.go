@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -269,6 +270,62 @@ func TestHoldReleasesAtTheEnd(t *testing.T) {
 	}
 	if info := quorum.Info("jobs/a"); info.State != lease.Free || info.End != lease.EndReleased {
 		t.Errorf("left it %v (%v)", info.State, info.End)
+	}
+}
+
+// What cannot be told to anybody is not kept from everybody.
+func TestHoldReleasesWhatItCannotShow(t *testing.T) {
+	quorum, node := double(t)
+	fails(node, "IssueWrit", lease.Errorf(lease.ReasonInternal, "no key"))
+	writ(t, "lease", "acquire", "jobs/a", "--hold", "--writ", "--ttl", "1h").want(t, 1, "",
+		"writ: jobs/a is acquired under token 1.1, but its writ is not signed: INTERNAL: no key\n")
+	if info := quorum.Info("jobs/a"); info.State != lease.Free || info.End != lease.EndReleased {
+		t.Errorf("left it %v (%v)", info.State, info.End)
+	}
+}
+
+// Every command tells what a node refuses with, by sentence and by exit code.
+func TestRefused(t *testing.T) {
+	_, node := double(t)
+	for line, method := range map[string]string{
+		"acquire a": "Acquire", "acquire a --wait 1m": "Acquire", "get a": "Get", "get a --local": "Get", "list": "List", "list -w": "Watch",
+		"watch": "Watch", "renew a --token 1.1": "Renew", "release a --token 1.1": "Release",
+		"checkpoint a --token 1.1 --data x": "Checkpoint", "force-release a --reason x -y": "ForceRelease",
+	} {
+		fails(node, method, lease.Errorf(lease.ReasonDenied, "not yours"))
+		writ(t, append([]string{"lease"}, strings.Fields(line)...)...).want(t, 4, "", "writ: DENIED: not yours\n")
+	}
+}
+
+// What is changed is answered as data, too.
+func TestChangesAsJSON(t *testing.T) {
+	double(t)
+	for _, c := range []struct{ line, want string }{
+		{"acquire a --instance me --request-id r1", `{"holder":{"instance":"me","principal":"spiffe://test/client"},` +
+			`"requestId":"r1","resource":"a","token":"281474976710657","tokenText":"1.1","ttl":"10s"}`},
+		{"checkpoint a --token 1.1 --instance me --data x", `{}`},
+		{"release a --token 1.1 --instance me", `{}`},
+	} {
+		r := writ(t, append([]string{"lease", "-o", "json"}, strings.Fields(c.line)...)...)
+		var got map[string]any
+		if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+			t.Fatalf("%s: %v in %+v", c.line, err, r)
+		}
+		delete(got, "grantedAt") // which is now
+		if raw, _ := json.Marshal(got); r.code != 0 || r.stderr != "" || string(raw) != c.want {
+			t.Errorf("%s: %+v, want %s", c.line, r, c.want)
+		}
+	}
+}
+
+func TestSpans(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 7318 * time.Millisecond: "7.32s", 42*time.Second + 400*time.Millisecond: "42s", 61 * time.Second: "1m1s",
+		90 * time.Minute: "1h30m", 49*time.Hour + 20*time.Second: "2d1h",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
 	}
 }
 

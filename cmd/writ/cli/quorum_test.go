@@ -179,7 +179,7 @@ func TestStatusWatch(t *testing.T) {
 		}
 	})
 	stderr := writerFunc(func(p []byte) {
-		if troubles++; troubles == 2 {
+		if troubles++; pages >= 2 && troubles >= 2 {
 			cancel()
 		}
 	})
@@ -255,6 +255,28 @@ func TestMemberReplace(t *testing.T) {
 	c.set(func() { c.fail["add"] = lease.Errorf(lease.ReasonConflict, "another change is under way") })
 	if r := replace("eu"); r.code != 2 || !strings.HasSuffix(r.stderr, `eu is removed but not admitted; go on with "writ quorum member add eu https://eu:7413": CONFLICT: another change is under way`+"\n") {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// Who is refused is told so at once, whatever is asked for.
+func TestQuorumRefused(t *testing.T) {
+	c := newCluster(t)
+	refused := lease.Errorf(lease.ReasonDenied, "not yours")
+	const told = "writ: DENIED: not yours\n"
+	c.set(func() { c.fail["move"], c.fail["add"], c.fail["remove"] = refused, refused, refused })
+	for _, line := range []string{"move-coordinator", "member add sa https://sa:7413", "member remove eu", "member replace new https://new:7413"} {
+		r := writ(t, append([]string{"quorum"}, strings.Fields(line)...)...)
+		if r.code != 4 || r.stdout != "" || !strings.HasSuffix(r.stderr, told) {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
+	c.asked()
+	c.set(func() { c.fail["Status"] = refused })
+	for _, line := range []string{"status", "member list", "member add sa https://sa:7413", "move-coordinator"} {
+		writ(t, append([]string{"quorum"}, strings.Fields(line)...)...).want(t, 4, "", told)
+	}
+	if got := c.asked(); got != "" {
+		t.Errorf("asked for %s", got)
 	}
 }
 

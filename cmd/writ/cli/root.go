@@ -24,14 +24,21 @@ type app struct {
 	stdout  io.Writer
 	stderr  io.Writer
 	now     func() time.Time // time of day, to show ages
+	signals chan os.Signal   // what has come since the start; for "writ run", which passes signals on
 }
+
+// signalsKept is how many signals wait to be dealt with.
+const signalsKept = 64
 
 // Main runs the command line and answers the exit code. Servers are the commands that are not of this package, quorum
 // those that belong beneath "quorum".
 func Main(version string, args []string, servers, quorum []*cobra.Command) int {
+	signals := make(chan os.Signal, signalsKept)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, now: time.Now}
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, now: time.Now, signals: signals}
 	return a.run(ctx, version, args, servers, quorum)
 }
 
@@ -40,6 +47,7 @@ func (a *app) run(ctx context.Context, version string, args []string, servers, q
 	root.SetArgs(args)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
+	explain(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	code, cause := judge(cmd, err)
 	if cause != nil {

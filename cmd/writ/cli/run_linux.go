@@ -20,19 +20,18 @@ import (
 // runCommandLine runs a command under a lease. Errors are writ's own, but for an exitError, which passes on a code.
 func (a *app) runCommandLine(ctx context.Context, name string, command []string, f runFlags) error {
 	ctx = context.WithoutCancel(ctx) // signals are dealt with here
+	outliveReaders()
 	a, end := a.unhindered()
 	defer end()
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, supervisor.Forwarded()...)
-	defer signal.Stop(signals)
+	signal.Notify(a.signals, supervisor.Forwarded()...)
 
-	r := runner{app: a, name: name, flags: f, signals: signals}
+	r := runner{app: a, name: name, flags: f}
 	defer r.close()
 	if err := r.acquire(ctx); err != nil {
 		return err
 	}
 	// From here on a stop from the keyboard is the command's business.
-	signal.Notify(signals, supervisor.JobControl()...)
+	signal.Notify(a.signals, supervisor.JobControl()...)
 	outcome, err := r.supervise(ctx, command)
 	return r.end(ctx, outcome, err)
 }
@@ -40,11 +39,10 @@ func (a *app) runCommandLine(ctx context.Context, name string, command []string,
 // runner is one "writ run".
 type runner struct {
 	*app
-	name    string
-	flags   runFlags
-	signals chan os.Signal
-	client  *lease.Client
-	hold    *lease.Hold
+	name   string
+	flags  runFlags
+	client *lease.Client
+	hold   *lease.Hold
 }
 
 // close also waits until an abandoned request is cancelled.

@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +14,7 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/cmd/writ/cli/proctree/proctest"
+	"github.com/writ-io/writ/cmd/writ/cli/supervisor"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
 	"github.com/writ-io/writ/lease/leasetest"
@@ -138,10 +142,14 @@ func TestRunReleasesWhenNothingIsLeft(t *testing.T) {
 
 func TestRunForwardsSignals(t *testing.T) {
 	t.Parallel()
+	passed := map[syscall.Signal]string{
+		syscall.SIGTERM: "terminated", syscall.SIGHUP: "hangup", syscall.SIGQUIT: "quit", syscall.SIGUSR1: "user defined signal 1",
+		syscall.SIGUSR2: "user defined signal 2", syscall.SIGWINCH: "window changed",
+	}
 	s := newStage(t)
-	p := s.run(t, proctest.Actor{Name: "command", Catch: []syscall.Signal{syscall.SIGUSR1, syscall.SIGHUP}, EndOn: []syscall.Signal{syscall.SIGINT}, Code: 6})
+	p := s.run(t, proctest.Actor{Name: "command", Catch: slices.Collect(maps.Keys(passed)), EndOn: []syscall.Signal{syscall.SIGINT}, Code: 6})
 	s.line.Expect(t, "ready")
-	for sig, want := range map[syscall.Signal]string{syscall.SIGUSR1: "user defined signal 1", syscall.SIGHUP: "hangup"} {
+	for sig, want := range passed {
 		if err := p.signal(sig); err != nil {
 			t.Fatal(err)
 		}
@@ -200,6 +208,38 @@ func TestRunGivesUpWaiting(t *testing.T) {
 	}
 }
 
+// A signal that came before anything was set up is not lost.
+func TestRunHearsSignalsFromTheStart(t *testing.T) {
+	s := newStage(t)
+	t.Setenv("WRIT_ENDPOINTS", s.endpoint)
+	t.Setenv("WRIT_INSECURE", "true")
+	s.take(t) // so that the command could not start before
+	r := writBy(t.Context(), t, []os.Signal{syscall.SIGTERM}, "run", name, "--", "true")
+	r.want(t, 128+15, "", "writ: terminated while waiting for jobs/a\n")
+}
+
+// A lease is not released over processes that live on: whoever got it next would meet them.
+func TestRunKeepsTheLeaseOverWhatCannotBeKilled(t *testing.T) {
+	s := newStage(t)
+	c, err := lease.Dial(t.Context(), lease.Config{Endpoints: []string{s.endpoint}, Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	hold, err := c.Acquire(t.Context(), name, lease.AcquireOptions{TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := runner{app: &app{connection: connection{timeout: time.Second}}, name: name, client: c, hold: hold}
+	err = r.end(t.Context(), supervisor.Outcome{Exited: true, Left: "17 (stuck)"}, nil)
+	if err == nil || !strings.Contains(err.Error(), "17 (stuck)") || errors.As(err, new(*exitError)) {
+		t.Errorf("it ended with %v", err)
+	}
+	if s.quorum.Held() != 1 {
+		t.Error("the lease was released")
+	}
+}
+
 func TestRunWaitsInVain(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -231,21 +271,34 @@ func TestRunKillsBeforeTheDeadlineWithoutTheNetwork(t *testing.T) {
 	}
 }
 
-// The end does not depend on anybody who reads what is said about it.
-func TestRunKillsWithABlockedErrorOutput(t *testing.T) {
-	t.Parallel()
+// The end does not depend on anybody who reads what is said about it: neither on one who waits nor on one who has gone.
+func TestRunKillsWithoutAnErrorOutput(t *testing.T) {
+	for name, spoil := range map[string]func(*testing.T, *os.File, *os.File){
+		"blocked": func(t *testing.T, _, w *os.File) { fill(t, w) },
+		"broken":  func(_ *testing.T, r, _ *os.File) { _ = r.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			spoil(t, r, w)
+			killsWithout(t, r, w)
+		})
+	}
+}
+
+// killsWithout checks that the end comes in time, and is told by the exit code, with an error output of no use.
+func killsWithout(t *testing.T, reader, stderr *os.File) {
+	t.Helper()
 	const ttl = 6 * time.Second
 	s := newStage(t)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
-	fill(t, w)
-	actor := proctest.Actor{Ignore: term}
+	actor := proctest.Actor{Ignore: term, Children: []proctest.Actor{stubborn}}
 	p := prepare(append(actor.Env(s.line), "WRIT_ENDPOINTS="+s.endpoint, "WRIT_INSECURE=true"), "run", name, "--ttl", ttl.String(), "--", os.Args[0])
-	p.Stderr = w
+	p.Stderr = stderr
 	p.begin(t)
 	s.line.Expect(t, "ready")
 	s.node.Freeze()
@@ -253,9 +306,10 @@ func TestRunKillsWithABlockedErrorOutput(t *testing.T) {
 	if deadline := clock.DefaultDrift().BelieveUntil(clock.Instant(s.vouched.Load()), ttl); !ended.Before(deadline) {
 		t.Errorf("processes lived until %v after the deadline", ended.Sub(deadline))
 	}
-	_ = r.Close() // so that the last words fail
-	_ = p.Process.Kill()
-	p.end(t)
+	_ = reader.Close() // so that nobody waits for the last words
+	if code := p.end(t); code != 125 {
+		t.Errorf("exit code %d, want 125", code)
+	}
 }
 
 // fill writes to a pipe until it takes no more.
@@ -325,6 +379,7 @@ func TestRunFailsByItself(t *testing.T) {
 		"run jobs/a --wait -1s -- true":               "INVALID: --wait is -1s; use 0 (wait without limit) or more",
 		"run jobs/a --ttl 2s --stop-grace 2s -- true": "INVALID: --stop-grace (2s) is above half of --ttl (2s); use at most 1s, or a --ttl of at least 4s",
 		"run jobs//a -- true":                         `INVALID: resource "jobs//a" has an empty segment; use 1 to 512 bytes of printable UTF-8 in non-empty segments, such as billing/nightly`,
+		"run jobs/a --bogus -- true -o json":          "INVALID: --bogus is no flag of writ run; see writ run --help",
 		"run jobs/a -o xml -- true":                   `INVALID: --output is "xml"; use table, json or yaml`,
 	} {
 		t.Run(line, func(t *testing.T) {

@@ -3,7 +3,10 @@ package cli
 import (
 	"bytes"
 	"io"
+	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -60,6 +63,10 @@ func (s *speaker) close() {
 	case <-time.After(speakerPatience):
 	}
 }
+
+// outliveReaders makes a write to an output that nobody reads any more an error instead of this process's end, which would
+// leave a lease, or processes that depend on it, to themselves. Processes that are started do not inherit it.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // unhindered returns the same app with an error output that never makes it wait, for commands that keep a lease: neither
 // its renewal nor its end must depend on who reads what is said. Call end last.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/writ-io/writ/cmd/writ/cli/proctree/proctest"
+	"github.com/writ-io/writ/lease"
 )
 
 // desk is a shell on a terminal.
@@ -173,4 +174,31 @@ func TestRunIsAJobUnderALease(t *testing.T) {
 	d.hit(t, "\n")
 	s.line.Ended(t)
 	d.expect(t, "code 125")
+}
+
+// What takes something away asks first. Only the name is a yes, and Ctrl-C is a no.
+func TestForceReleaseAsks(t *testing.T) {
+	for _, c := range []struct{ keys, want string }{
+		{"jobs/a\n", "it is free"},
+		{"yes\n", "writ: INVALID: answer is not the name; nothing was changed"},
+		{keyInterrupt, "writ: interrupted; nothing was changed"},
+	} {
+		t.Run(strings.TrimSpace(c.want), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			s.take(t)
+			d := s.atDesk(t, proctest.Actor{}, `trap : INT; "$0" lease force-release jobs/a --reason why; echo "code $?"`)
+			d.expect(t, "This takes jobs/a away from its holder. Type jobs/a to go on: ")
+			d.hit(t, c.keys)
+			d.expect(t, c.want)
+			code := 1
+			if c.want == "it is free" {
+				code = 0
+			}
+			d.expect(t, fmt.Sprintf("code %d", code))
+			if ended := s.quorum.Info(name).End == lease.EndForced; ended != (code == 0) {
+				t.Errorf("ended by force: %v", ended)
+			}
+		})
+	}
 }

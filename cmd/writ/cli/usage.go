@@ -30,6 +30,30 @@ func group(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// explain makes what cobra brings along answer as our own commands do, where it would print help and exit with 0. Outputs
+// are to be set before.
+func explain(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			group(cmd)
+			for _, shell := range cmd.Commands() {
+				shell.Args = arguments()
+			}
+		case "help":
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				topic, rest, err := root.Find(args)
+				if err != nil || !topic.HasSubCommands() {
+					return err
+				}
+				return topic.Args(topic, rest)
+			}
+		}
+	}
+}
+
 // arguments checks that as many arguments are given as there are names; those in brackets may be left out.
 func arguments(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {

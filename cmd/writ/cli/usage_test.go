@@ -29,6 +29,18 @@ func TestMisunderstandings(t *testing.T) {
 		"lease acquire /a":                  `resource "/a" has an empty segment; use 1 to 512 bytes of printable UTF-8 in non-empty segments, such as billing/nightly`,
 		"lease acquire a --priority x":      `--priority is "x"; use a whole number`,
 		"lease list --limit 0":              "--limit is 0; use 1 or more",
+		"completion zsg":                    `command "writ completion zsg" is unknown; did you mean writ completion zsh?`,
+		"completion bash x":                 `arguments are too many: "x"; write: writ completion bash`,
+		"help leese":                        `command "writ leese" is unknown; did you mean writ lease?`,
+		"help lease gett":                   `command "writ lease gett" is unknown; did you mean writ lease get?`,
+		"version x":                         `arguments are too many: "x"; write: writ version`,
+		"quorum snapshot":                   "FILE is missing; write: writ quorum snapshot FILE",
+		"quorum member replace a":           "PEER-URL is missing; write: writ quorum member replace NAME PEER-URL",
+		"quorum move-coordinator a b":       `arguments are too many: "b"; write: writ quorum move-coordinator [NODE]`,
+		"quorum status --wach":              "--wach is no flag of writ quorum status; did you mean --watch?",
+		"lease renew a --token x":           `--token is "x"; use the token of the grant, decimal or epoch.sequence`,
+		"lease checkpoint a --token x":      `--token is "x"; use the token of the grant, decimal or epoch.sequence`,
+		"lease list --watch --limit 5":      "--limit excludes --watch; choose one",
 		"lease list --watch --local":        "--local excludes --watch; choose one",
 		"lease checkpoint a --token 1.1":    "--data or --file is to be given; give one of them",
 		"version -o xml":                    `--output is "xml"; use table, json or yaml`,
@@ -64,7 +76,7 @@ func TestErrorsAsJSON(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{{}, {"lease"}, {"quorum", "member"}, {"run", "--help"}, {"completion", "bash"}} {
+	for _, args := range [][]string{{}, {"lease"}, {"quorum", "member"}, {"run", "--help"}, {"help", "lease", "get"}, {"completion"}} {
 		if r := writ(t, args...); r.code != 0 || r.stdout == "" || r.stderr != "" {
 			t.Errorf("writ %s: code %d, stderr %q", strings.Join(args, " "), r.code, r.stderr)
 		}
@@ -72,6 +84,23 @@ func TestHelpAndVersion(t *testing.T) {
 	writ(t, "version").want(t, 0, "writ 1.2.3\n", "")
 	writ(t, "version", "-o", "json").want(t, 0, "{\n  \"version\": \"1.2.3\"\n}\n", "")
 	writ(t, "version", "-o", "yaml").want(t, 0, "version: 1.2.3\n", "")
+}
+
+// The scripts ask writ itself what could come next.
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if r := writ(t, "completion", shell); r.code != 0 || !strings.Contains(r.stdout, "__complete") || r.stderr != "" {
+			t.Errorf("%s: code %d, stderr %q", shell, r.code, r.stderr)
+		}
+	}
+	for line, want := range map[string]string{
+		"__complete version --output ": "table\njson\nyaml\n:4\n",
+		"__completeNoDesc lease re":    "release\nrenew\n:4\n",
+	} {
+		if r := writ(t, strings.Split(line, " ")...); r.code != 0 || r.stdout != want {
+			t.Errorf("%s: %+v, want %q", line, r, want)
+		}
+	}
 }
 
 // Whatever a node refuses with decides the exit code, and nothing else does.
@@ -109,7 +138,7 @@ func TestUnreachable(t *testing.T) {
 	t.Setenv("WRIT_INSECURE", "1")
 	a, b := deadEndpoint(t), deadEndpoint(t)
 	r := writ(t, "lease", "get", "x", "--endpoints", a+","+b, "--timeout", "300ms")
-	if r.code != 5 || !strings.Contains(r.stderr, "no node could answer within 300ms: "+a+": ") || !strings.Contains(r.stderr, b) || strings.Count(r.stderr, "\n") != 1 {
+	if r.code != 5 || !strings.Contains(r.stderr, "no node could answer within 225ms: "+a+": ") || !strings.Contains(r.stderr, b) || strings.Count(r.stderr, "\n") != 1 {
 		t.Errorf("got %+v", r)
 	}
 	if r := writ(t, "lease", "acquire", "x", "--endpoints", a, "--timeout", "300ms"); r.code != 5 {
