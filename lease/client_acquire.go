@@ -41,8 +41,8 @@ type clientAcquisition struct {
 	client    *Client
 	tour      *dialTour
 	what      string
-	ownID     bool // the id is ours to replace
-	request   *writv1.AcquireRequest
+	ownID     bool                   // the id is ours to replace
+	request   *writv1.AcquireRequest // what every attempt says
 	ttl       time.Duration
 	giveUp    clock.Instant // when MaxWait is over, 0 for never
 	wait      bool          // queue for it
@@ -129,10 +129,7 @@ func (a *clientAcquisition) attempt(ctx context.Context) (hold *Hold, again bool
 	}
 	e := a.tour.next()
 	poll, limit := a.poll(e)
-	a.request.Wait = nil
-	if poll > 0 {
-		a.request.Wait = durationpb.New(poll)
-	}
+	request := a.message(poll)
 	wasUncertain := a.uncertain
 	a.uncertain = true
 	if _, trusted := c.shell.look(); !trusted { // so that a freeze from here on shows
@@ -141,7 +138,7 @@ func (a *clientAcquisition) attempt(ctx context.Context) (hold *Hold, again bool
 	sent := c.cfg.Clock.Now()
 	var response *writv1.AcquireResponse
 	err := c.attempt(ctx, e, limit, func(ctx context.Context, e *dialEndpoint) (err error) {
-		response, err = e.lease.Acquire(ctx, a.request)
+		response, err = e.calls.acquire(ctx, request)
 		return err
 	})
 	switch {
@@ -154,6 +151,18 @@ func (a *clientAcquisition) attempt(ctx context.Context) (hold *Hold, again bool
 	}
 	a.last = Errorf(ReasonInternal, "the server answered neither a grant nor a place in the queue")
 	return nil, false
+}
+
+// message is the request of one attempt. An attempt that was given up may still be on its way out, so that each has its own.
+func (a *clientAcquisition) message(poll time.Duration) *writv1.AcquireRequest {
+	r := &writv1.AcquireRequest{
+		Resource: a.request.Resource, Ttl: a.request.Ttl, RequestId: a.request.RequestId, Priority: a.request.Priority,
+		Region: a.request.Region, Instance: a.request.Instance, Metadata: a.request.Metadata, WantWrit: a.request.WantWrit,
+	}
+	if poll > 0 {
+		r.Wait = durationpb.New(poll)
+	}
+	return r
 }
 
 // poll returns how long an attempt may wait in the queue and how long it may take in all. The sum is about a quarter of

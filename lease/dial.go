@@ -23,6 +23,7 @@ type dialEndpoint struct {
 	address string
 	conn    *grpc.ClientConn
 	lease   writv1.LeaseServiceClient
+	calls   *dialPipeline
 	fence   writv1.FenceServiceClient
 	cluster writv1.ClusterServiceClient
 
@@ -91,9 +92,11 @@ func newDialSet(cfg Config, creds credentials.TransportCredentials) (*dialSet, e
 			s.close()
 			return nil, Invalid("Endpoints", "cannot be used: "+err.Error(), "use host:port")
 		}
+		leases := writv1.NewLeaseServiceClient(conn)
 		s.all = append(s.all, &dialEndpoint{
 			address: address, conn: conn, ready: true,
-			lease:   writv1.NewLeaseServiceClient(conn),
+			lease:   leases,
+			calls:   newDialPipeline(leases, cfg.Clock),
 			fence:   writv1.NewFenceServiceClient(conn),
 			cluster: writv1.NewClusterServiceClient(conn),
 		})
@@ -105,6 +108,7 @@ func newDialSet(cfg Config, creds credentials.TransportCredentials) (*dialSet, e
 
 func (s *dialSet) close() {
 	for _, e := range s.all {
+		e.calls.close()
 		_ = e.conn.Close() // its only error is that it was closed before
 	}
 }

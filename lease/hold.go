@@ -242,8 +242,7 @@ func (h *Hold) Release(ctx context.Context) error {
 	// Once the TTL has passed there is nothing left to end.
 	err := h.client.call(ctx, "release", h.grant.TTL, func(ctx context.Context, e *dialEndpoint) error {
 		attempts++
-		_, err := e.lease.Release(ctx, request)
-		return err
+		return e.calls.release(ctx, request)
 	})
 	switch reason := ReasonOf(err); {
 	case err == nil, reason == ReasonReleased:

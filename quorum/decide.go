@@ -16,9 +16,14 @@ func (s *Service) Acquire(ctx context.Context, cmd lease.Acquire) (lease.Acquire
 	if err != nil {
 		return lease.AcquireOutcome{}, err
 	}
-	grant, _ := v.(*lease.Grant)
-	waiting, _ := v.(*lease.Waiting)
-	return lease.AcquireOutcome{Grant: grant, Waiting: waiting}, nil
+	return OutcomeOf(lease.Reply{Value: v}), nil
+}
+
+// OutcomeOf reads the answer to an Acquire that succeeded.
+func OutcomeOf(r lease.Reply) lease.AcquireOutcome {
+	grant, _ := r.Value.(*lease.Grant)
+	waiting, _ := r.Value.(*lease.Waiting)
+	return lease.AcquireOutcome{Grant: grant, Waiting: waiting}
 }
 
 // CancelAcquire ends a wait and answers the token of the grant that it released, if one had been made.
@@ -36,24 +41,33 @@ func (s *Service) Renew(ctx context.Context, cmds []lease.Renew) ([]lease.RenewO
 		outcomes[0], _ = v.(lease.RenewOutcome)
 		return outcomes, err
 	}
-	type result struct {
-		index int
-		value any
-		err   error
-	}
-	results := make(chan result, len(cmds))
+	var (
+		commands = make([]any, len(cmds))
+		answers  = make(chan []lease.Reply, len(cmds))
+	)
 	for i, cmd := range cmds {
-		go func() {
-			v, err := s.do(ctx, cmd)
-			results <- result{i, v, err}
-		}()
+		commands[i] = cmd
+	}
+	first, err := s.Submit(commands, func(replies []lease.Reply) { answers <- replies })
+	if err != nil {
+		return outcomes, err
 	}
 	var failed error
-	for range cmds {
-		r := <-results
-		outcomes[r.index], _ = r.value.(lease.RenewOutcome)
-		if r.err != nil {
-			failed = r.err
+	for left := len(cmds); left > 0; {
+		select {
+		case replies := <-answers:
+			for _, r := range replies {
+				outcomes[r.ID-first], _ = r.Value.(lease.RenewOutcome)
+				if r.Err != nil {
+					failed = r.Err
+				}
+			}
+			left -= len(replies)
+		case <-ctx.Done():
+			for i := range cmds {
+				s.Abandon(first + lease.CallID(i))
+			}
+			return outcomes, context.Cause(ctx)
 		}
 	}
 	return outcomes, failed

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -29,12 +28,12 @@ type Service struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	nextID atomic.Uint64
-	wake   chan struct{} // capacity 1: the inbox is not empty
+	wake chan struct{} // capacity 1: the inbox is not empty
 
-	mu    sync.Mutex
-	inbox []inboxItem
-	open  map[lease.CallID]*call
+	mu     sync.Mutex
+	lastID lease.CallID
+	inbox  []inboxItem
+	open   map[lease.CallID]*submission
 	// Owned by the loop, published for Status.
 	role    Role
 	held    int
@@ -49,8 +48,11 @@ type Service struct {
 	witness   *writv1.WitnessRecord
 }
 
-// call is a request that waits for its answer.
-type call struct{ reply chan lease.Reply }
+// submission is commands that were handed over together. Those that are answered together are delivered together.
+type submission struct {
+	deliver func([]lease.Reply)
+	ready   []lease.Reply // belongs to whoever answers
+}
 
 type inboxItem struct {
 	submit    Submit
@@ -72,7 +74,7 @@ func Start(config Config, member Member) (*Service, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{
 		config: config, member: member, logger: config.Logger, clock: config.Clock, ctx: ctx, cancel: cancel,
-		wake: make(chan struct{}, 1), open: make(map[lease.CallID]*call), until: clock.Never,
+		wake: make(chan struct{}, 1), open: make(map[lease.CallID]*submission), until: clock.Never,
 		rounds: make(chan roundWork, 1), results: make(chan EngineEvent, 16), witness: config.Witness,
 	}
 	s.view = newView(member, config.Logger.Named("view"))
@@ -120,32 +122,56 @@ func (s *Service) moment() lease.Moment {
 	return lease.Moment{Now: s.clock.Now(), Wall: s.clock.Wall()}
 }
 
-// do hands a command to the engine and waits for its answer. When ctx ends first, whether it had its effect is unknown.
-func (s *Service) do(ctx context.Context, command any) (any, error) {
-	c := &call{reply: make(chan lease.Reply, 1)}
-	id := lease.CallID(s.nextID.Add(1))
+// Submit hands commands over, in order, to be decided as soon as there is room, and returns at once. Every command is
+// answered exactly once, unless it is abandoned: deliver gets the answers, together where they are decided together, each
+// under its id, which is first for the first command and goes up by one. It may be called before Submit returns, and must
+// neither block nor call the service. A command is a lease command, see [lease.Command].
+//
+// Errors: NOT_COORDINATOR, and then nothing was handed over.
+func (s *Service) Submit(commands []any, deliver func([]lease.Reply)) (first lease.CallID, err error) {
+	to := &submission{deliver: deliver}
 	s.mu.Lock()
 	if s.stopped || s.role == Follower {
 		s.mu.Unlock()
-		return nil, lease.ErrNotCoordinator
+		return 0, lease.ErrNotCoordinator
 	}
-	s.open[id] = c
+	first = s.lastID + 1
 	// The intake is taken under the lock: requests stand in the inbox in the order of their intake.
-	s.inbox = append(s.inbox, inboxItem{submit: Submit{ID: id, Intake: s.clock.Now(), Command: command}})
+	intake := s.clock.Now()
+	for _, command := range commands {
+		s.lastID++
+		s.open[s.lastID] = to
+		s.inbox = append(s.inbox, inboxItem{submit: Submit{ID: s.lastID, Intake: intake, Command: command}})
+	}
 	s.mu.Unlock()
 	s.nudge()
+	return first, nil
+}
+
+// Abandon says that nobody waits for the answer of a command any more. Whether it has its effect is unknown.
+func (s *Service) Abandon(id lease.CallID) {
+	s.mu.Lock()
+	delete(s.open, id)
+	s.inbox = append(s.inbox, inboxItem{abandoned: id})
+	s.mu.Unlock()
+	s.nudge()
+}
+
+// do hands a command to the engine and waits for its answer. When ctx ends first, whether it had its effect is unknown.
+func (s *Service) do(ctx context.Context, command any) (any, error) {
+	reply := make(chan lease.Reply, 1)
+	id, err := s.Submit([]any{command}, func(r []lease.Reply) { reply <- r[0] })
+	if err != nil {
+		return nil, err
+	}
 	select {
-	case r := <-c.reply:
+	case r := <-reply:
 		if r.Err != nil {
 			return nil, r.Err
 		}
 		return r.Value, nil
 	case <-ctx.Done():
-		s.mu.Lock()
-		delete(s.open, id)
-		s.inbox = append(s.inbox, inboxItem{abandoned: id})
-		s.mu.Unlock()
-		s.nudge()
+		s.Abandon(id)
 		return nil, context.Cause(ctx)
 	}
 }
@@ -264,34 +290,49 @@ func (s *Service) perform(e *Effects) {
 	}
 }
 
+// answer hands replies out. It is called by the loop, and after its end.
 func (s *Service) answer(replies []lease.Reply) {
 	if len(replies) == 0 {
 		return
 	}
+	var ready []*submission
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, r := range replies {
-		if c := s.open[r.ID]; c != nil {
-			delete(s.open, r.ID)
-			c.reply <- r // capacity 1, answered once
+		to := s.open[r.ID]
+		if to == nil {
+			continue // abandoned
 		}
+		delete(s.open, r.ID)
+		if len(to.ready) == 0 {
+			ready = append(ready, to)
+		}
+		to.ready = append(to.ready, r)
+	}
+	s.mu.Unlock()
+	for _, to := range ready {
+		replies := to.ready
+		to.ready = nil
+		to.deliver(replies)
 	}
 }
 
 // dropAll answers everything that is open: nothing of it has been decided, or its answer has left the engine already.
 func (s *Service) dropAll() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	waiting := make(map[lease.CallID]bool, len(s.inbox))
 	for _, item := range s.inbox {
 		waiting[item.submit.ID] = true
 	}
-	for id, c := range s.open {
+	var replies []lease.Reply
+	for id := range s.open {
 		if !waiting[id] {
-			delete(s.open, id)
-			c.reply <- lease.Reply{ID: id, Err: lease.Errorf(lease.ReasonNotCoordinator, "node %s has stopped deciding", s.config.Name)}
+			replies = append(replies, lease.Reply{
+				ID: id, Err: lease.Errorf(lease.ReasonNotCoordinator, "node %s has stopped deciding", s.config.Name),
+			})
 		}
 	}
+	s.mu.Unlock()
+	s.answer(replies)
 }
 
 func (s *Service) result(ev EngineEvent) {

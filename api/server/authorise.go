@@ -16,6 +16,8 @@ func (c *chain) authorise(from *caller, req any) error {
 		return c.need(from, policy.Acquire, m.GetResource())
 	case *writv1.RenewRequest:
 		return nil // lease by lease, in the handler
+	case *writv1.PipelineRequest:
+		return nil // call by call, in the handler
 	case *writv1.CancelAcquireRequest:
 		return c.need(from, policy.Acquire, m.GetResource())
 	case *writv1.ReleaseRequest:

@@ -113,7 +113,10 @@ func (c *chain) check(from *caller, req any) error {
 }
 
 // admitStream bounds streams, and validates and authorises what arrives on them. Streams end when the server stops.
-func (c *chain) admitStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (c *chain) admitStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if info.FullMethod == writv1.LeaseService_Pipeline_FullMethodName {
+		return handler(srv, stream) // limits count its calls, and it has an end of its own
+	}
 	from := callerOf(stream.Context())
 	done, err := c.limiter.enter(from)
 	if err != nil {

@@ -42,7 +42,7 @@ func (c *checker) check(req any) error {
 			return lease.Invalid("leases", fmt.Sprintf("names %d leases", n), fmt.Sprintf("send at most %d at a time", lease.MaxRenewals))
 		}
 		return checkText("instance", m.GetInstance(), lease.MaxInstanceBytes)
-	case *writv1.RenewBatchRequest:
+	case *writv1.RenewBatchRequest, *writv1.PipelineRequest:
 		return nil // part by part, in the handler
 	case *writv1.ReleaseRequest:
 		return checkText("instance", m.GetInstance(), lease.MaxInstanceBytes)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -30,6 +31,8 @@ type fakeQuorum struct {
 	nodes       []quorum.Node // guarded by mu
 	notReady    string        // guarded by mu
 	signer      *fence.Signer
+	lastID      lease.CallID                        // guarded by mu
+	open        map[lease.CallID]context.CancelFunc // guarded by mu
 }
 
 var _ Quorum = (*fakeQuorum)(nil)
@@ -44,7 +47,9 @@ func newFake(name string) *fakeQuorum {
 		panic(err)
 	}
 	self := quorum.Node{Name: name, JWKS: jwks}
-	return &fakeQuorum{name: name, coordinator: self, changed: make(chan struct{}), nodes: []quorum.Node{self}, signer: signer}
+	return &fakeQuorum{name: name, coordinator: self, changed: make(chan struct{}), nodes: []quorum.Node{self}, signer: signer,
+		open: make(map[lease.CallID]context.CancelFunc),
+	}
 }
 
 func signerKeys(s *fence.Signer) (string, error) {
@@ -135,6 +140,55 @@ func (q *fakeQuorum) Release(_ context.Context, cmd lease.Release) error {
 		return q.onRelease(cmd)
 	}
 	return nil
+}
+
+// Submit answers each command in a goroutine of its own, as the scripted calls do.
+func (q *fakeQuorum) Submit(commands []any, deliver func([]lease.Reply)) (lease.CallID, error) {
+	if err := q.decides(); err != nil {
+		return 0, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	first := q.lastID + 1
+	for _, command := range commands {
+		q.lastID++
+		id := q.lastID
+		ctx, cancel := context.WithCancel(context.Background())
+		q.open[id] = cancel
+		go func() {
+			defer q.Abandon(id)
+			r := lease.Reply{ID: id}
+			var err error
+			switch cmd := command.(type) {
+			case lease.Acquire:
+				var outcome lease.AcquireOutcome
+				if outcome, err = q.Acquire(ctx, cmd); outcome.Grant != nil {
+					r.Value = outcome.Grant
+				} else {
+					r.Value = outcome.Waiting
+				}
+			case lease.Release:
+				err = q.Release(ctx, cmd)
+			}
+			if ctx.Err() != nil {
+				return // abandoned
+			}
+			if err != nil && !errors.As(err, &r.Err) {
+				panic(err)
+			}
+			deliver([]lease.Reply{r})
+		}()
+	}
+	return first, nil
+}
+
+func (q *fakeQuorum) Abandon(id lease.CallID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if cancel := q.open[id]; cancel != nil {
+		cancel()
+		delete(q.open, id)
+	}
 }
 
 func (q *fakeQuorum) Checkpoint(context.Context, lease.Checkpoint) error { return q.decides() }

@@ -26,6 +26,8 @@ type leaseService struct {
 	access    Access
 	signer    *signer
 	watcher   *watcher
+	chain     *chain // for the calls within a pipeline
+	metrics   *metrics
 	draining  context.Context
 }
 
@@ -34,32 +36,17 @@ func (s *leaseService) caller(ctx context.Context, instance string) lease.Caller
 }
 
 func (s *leaseService) Acquire(ctx context.Context, req *writv1.AcquireRequest) (*writv1.AcquireResponse, error) {
-	resource, err := lease.ParseResource(req.GetResource())
+	cmd, err := s.acquireCommand(callerOf(ctx), req)
 	if err != nil {
 		return nil, err
 	}
-	if req.RequestId == "" {
-		// Chosen before the request is passed on, so that every attempt is the same request.
-		req.RequestId = rand.Text()
-	}
-	wait := clampWait(req.GetWait())
-	cmd := lease.Acquire{
-		Caller:    s.caller(ctx, req.GetInstance()),
-		Resource:  resource,
-		RequestID: req.GetRequestId(),
-		TTL:       req.GetTtl().AsDuration(), // saturates
-		Wait:      wait,
-		Priority:  req.GetPriority(),
-		Region:    req.GetRegion(),
-		Metadata:  req.GetMetadata(),
-	}
-	if wait > 0 {
+	if cmd.Wait > 0 {
 		var cancel context.CancelCauseFunc
 		ctx, cancel = context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer context.AfterFunc(s.draining, func() { cancel(errDraining) })()
 	}
-	resp, err := decide(ctx, s.forwarder, manner{wait: wait}, func(ctx context.Context) (*writv1.AcquireResponse, error) {
+	resp, err := decide(ctx, s.forwarder, manner{wait: cmd.Wait}, func(ctx context.Context) (*writv1.AcquireResponse, error) {
 		outcome, err := s.quorum.Acquire(ctx, cmd)
 		if err != nil {
 			return nil, err
@@ -70,11 +57,37 @@ func (s *leaseService) Acquire(ctx context.Context, req *writv1.AcquireRequest) 
 	})
 	interrupted := errors.Is(err, errDraining) || (err != nil && lease.ReasonOf(err) == "")
 	if interrupted && errors.Is(context.Cause(ctx), errDraining) {
-		e := lease.Errorf(lease.ReasonUnknownOutcome, "%v", errDraining)
-		e.Fix = "ask another node with the same request id"
-		return nil, e
+		return nil, drainingError()
 	}
 	return resp, err
+}
+
+func (s *leaseService) acquireCommand(from *caller, req *writv1.AcquireRequest) (lease.Acquire, error) {
+	resource, err := lease.ParseResource(req.GetResource())
+	if err != nil {
+		return lease.Acquire{}, err
+	}
+	if req.RequestId == "" {
+		// Chosen before the request is passed on, so that every attempt is the same request.
+		req.RequestId = rand.Text()
+	}
+	return lease.Acquire{
+		Caller:    lease.Caller{Principal: from.principal, Instance: req.GetInstance()},
+		Resource:  resource,
+		RequestID: req.GetRequestId(),
+		TTL:       req.GetTtl().AsDuration(), // saturates
+		Wait:      clampWait(req.GetWait()),
+		Priority:  req.GetPriority(),
+		Region:    req.GetRegion(),
+		Metadata:  req.GetMetadata(),
+	}, nil
+}
+
+// drainingError sends a call that waits for a lease to another node.
+func drainingError() error {
+	e := lease.Errorf(lease.ReasonUnknownOutcome, "%v", errDraining)
+	e.Fix = "ask another node with the same request id"
+	return e
 }
 
 // acquired adds the writ. If it cannot be signed, the caller can ask again with the same request id.
@@ -199,11 +212,10 @@ func (p *renewPart) answer(out lease.RenewOutcome) *writv1.RenewResponse {
 }
 
 func (s *leaseService) Release(ctx context.Context, req *writv1.ReleaseRequest) (*writv1.ReleaseResponse, error) {
-	ref, err := lease.RefFromProto(req.GetResource(), req.GetToken())
+	cmd, err := s.releaseCommand(callerOf(ctx), req)
 	if err != nil {
 		return nil, err
 	}
-	cmd := lease.Release{Caller: s.caller(ctx, req.GetInstance()), Ref: ref}
 	return decide(ctx, s.forwarder, manner{}, func(ctx context.Context) (*writv1.ReleaseResponse, error) {
 		if err := s.quorum.Release(ctx, cmd); err != nil {
 			return nil, err
@@ -212,6 +224,11 @@ func (s *leaseService) Release(ctx context.Context, req *writv1.ReleaseRequest) 
 	}, func(ctx context.Context, l *link, opts ...grpc.CallOption) (*writv1.ReleaseResponse, error) {
 		return l.lease.Release(ctx, req, opts...)
 	})
+}
+
+func (s *leaseService) releaseCommand(from *caller, req *writv1.ReleaseRequest) (lease.Release, error) {
+	ref, err := lease.RefFromProto(req.GetResource(), req.GetToken())
+	return lease.Release{Caller: lease.Caller{Principal: from.principal, Instance: req.GetInstance()}, Ref: ref}, err
 }
 
 func (s *leaseService) Checkpoint(ctx context.Context, req *writv1.CheckpointRequest) (*writv1.CheckpointResponse, error) {

@@ -2,9 +2,14 @@ package server
 
 import (
 	"fmt"
+	"path"
+	"time"
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 )
 
 // metrics of this package. Counters of the hot path are looked up once, here.
@@ -19,9 +24,16 @@ type metrics struct {
 	forwardRetries prometheus.Counter
 	forwardGivenUp prometheus.Counter
 
+	calls        *prometheus.CounterVec
+	callSeconds  *prometheus.HistogramVec
+	plainCalls   map[string]prometheus.Counter  // of calls by method, for those that succeed
+	plainSeconds map[string]prometheus.Observer // of callSeconds by method
+
 	renewBatch prometheus.Histogram
 	watches    prometheus.Gauge
 }
+
+var callBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 func newMetrics(registry *prometheus.Registry, cfg Config) (*metrics, error) {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -32,9 +44,14 @@ func newMetrics(registry *prometheus.Registry, cfg Config) (*metrics, error) {
 		Help: "Attempts to have the coordinator decide, by outcome: answered, retried, given_up.",
 	}, []string{"outcome"})
 	m := &metrics{
-		grpc: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
-			grpcprom.WithHistogramBuckets([]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}),
-		)),
+		grpc: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(grpcprom.WithHistogramBuckets(callBuckets))),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_server_pipelined_calls_total", Help: "Calls that came over a pipeline, by method and by code as those of grpc_server_handled_total.",
+		}, []string{"grpc_method", "grpc_code"}),
+		callSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "writ_server_pipelined_call_seconds", Help: "How long calls that came over a pipeline took.", Buckets: callBuckets,
+		}, []string{"grpc_method"}),
+		plainCalls: make(map[string]prometheus.Counter), plainSeconds: make(map[string]prometheus.Observer),
 		refusedRate:       refused.WithLabelValues("rate"),
 		refusedConcurrent: refused.WithLabelValues("concurrency"),
 		refusedPolicy:     refused.WithLabelValues("policy"),
@@ -47,7 +64,11 @@ func newMetrics(registry *prometheus.Registry, cfg Config) (*metrics, error) {
 		}),
 		watches: prometheus.NewGauge(prometheus.GaugeOpts{Name: "writ_server_watches", Help: "Watches under way."}),
 	}
-	collectors := []prometheus.Collector{m.grpc, refused, forward, m.renewBatch, m.watches}
+	for _, method := range []string{writv1.LeaseService_Acquire_FullMethodName, writv1.LeaseService_Release_FullMethodName} {
+		m.plainCalls[method] = m.calls.WithLabelValues(path.Base(method), codes.OK.String())
+		m.plainSeconds[method] = m.callSeconds.WithLabelValues(path.Base(method))
+	}
+	collectors := []prometheus.Collector{m.grpc, refused, forward, m.calls, m.callSeconds, m.renewBatch, m.watches}
 	if cfg.Identity != nil {
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "writ_server_certificate_not_after_seconds",
@@ -60,4 +81,14 @@ func newMetrics(registry *prometheus.Registry, cfg Config) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// pipelined counts a call that came over a pipeline.
+func (m *metrics) pipelined(method string, code codes.Code, took time.Duration) {
+	if code == codes.OK {
+		m.plainCalls[method].Inc()
+	} else {
+		m.calls.WithLabelValues(path.Base(method), code.String()).Inc()
+	}
+	m.plainSeconds[method].Observe(took.Seconds())
 }

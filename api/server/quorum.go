@@ -24,6 +24,11 @@ type Quorum interface {
 	ForceRelease(ctx context.Context, cmd lease.ForceRelease) (lease.Info, error)
 	Inspect(ctx context.Context, cmd lease.Inspect) (lease.Info, error)
 
+	// Submit hands commands over without waiting; deliver gets their answers. See [quorum.Service.Submit].
+	Submit(commands []any, deliver func([]lease.Reply)) (first lease.CallID, err error)
+	// Abandon says that nobody waits for the answer of a command any more.
+	Abandon(id lease.CallID)
+
 	// Reads are answered by every node.
 	Get(ctx context.Context, resource lease.Resource, consistency quorum.Consistency) (lease.Info, error)
 	List(ctx context.Context, query quorum.ListQuery) (quorum.ListPage, error)

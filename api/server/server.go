@@ -94,7 +94,7 @@ func New(q Quorum, config Config) (*Server, error) {
 	signer := &signer{quorum: q, logger: config.Logger}
 	leases := &leaseService{
 		quorum: q, forwarder: forwarder, renewer: s.renewer, access: config.Policy, signer: signer,
-		watcher: &watcher{quorum: q, metrics: m, patience: watchPatience}, draining: draining,
+		watcher: &watcher{quorum: q, metrics: m, patience: watchPatience}, chain: s.chain, metrics: m, draining: draining,
 	}
 	writv1.RegisterLeaseServiceServer(s.grpc, leases)
 	writv1.RegisterFenceServiceServer(s.grpc, &fenceService{quorum: q, forwarder: forwarder, signer: signer, keys: keys})

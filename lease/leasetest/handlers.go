@@ -2,11 +2,15 @@ package leasetest
 
 import (
 	"context"
+	"errors"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
@@ -44,6 +48,70 @@ func (s leases) Acquire(ctx context.Context, r *writv1.AcquireRequest) (*writv1.
 		response.GetGrant().Writ = "writ of " + r.GetResource() + " under " + grant.Token.String()
 	}
 	return response, nil
+}
+
+// Pipeline carries each call out as if it had come alone.
+func (s leases) Pipeline(stream grpc.BidiStreamingServer[writv1.PipelineRequest, writv1.PipelineResponse]) error {
+	var (
+		calls sync.WaitGroup
+		mu    sync.Mutex
+		open  = make(map[uint64]context.CancelFunc) // guarded by mu; so is sending
+	)
+	defer calls.Wait()
+	for {
+		request, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, call := range request.GetCalls() {
+			mu.Lock()
+			if call.GetAbandon() {
+				if cancel := open[call.GetId()]; cancel != nil {
+					cancel()
+				}
+				mu.Unlock()
+				continue
+			}
+			ctx, cancel := context.WithCancel(stream.Context())
+			open[call.GetId()] = cancel
+			mu.Unlock()
+			calls.Go(func() {
+				answer := s.pipelined(ctx, call)
+				cancel()
+				mu.Lock()
+				defer mu.Unlock()
+				delete(open, call.GetId())
+				_ = stream.Send(&writv1.PipelineResponse{Answers: []*writv1.PipelineAnswer{answer}}) // its error ends Recv, too
+			})
+		}
+	}
+}
+
+func (s leases) pipelined(ctx context.Context, call *writv1.PipelineCall) *writv1.PipelineAnswer {
+	answer := &writv1.PipelineAnswer{Id: call.GetId()}
+	var response any
+	var err error
+	if request := call.GetAcquire(); request != nil {
+		response, err = s.node.unary(ctx, request, &grpc.UnaryServerInfo{FullMethod: writv1.LeaseService_Acquire_FullMethodName},
+			func(ctx context.Context, _ any) (any, error) { return s.Acquire(ctx, request) })
+	} else {
+		request := call.GetRelease()
+		response, err = s.node.unary(ctx, request, &grpc.UnaryServerInfo{FullMethod: writv1.LeaseService_Release_FullMethodName},
+			func(ctx context.Context, _ any) (any, error) { return s.Release(ctx, request) })
+	}
+	switch response := response.(type) {
+	case *writv1.AcquireResponse:
+		answer.Answer = &writv1.PipelineAnswer_Acquire{Acquire: response}
+	case *writv1.ReleaseResponse:
+		answer.Answer = &writv1.PipelineAnswer_Release{Release: response}
+	}
+	if err != nil {
+		answer.Answer = &writv1.PipelineAnswer_Error{Error: status.Convert(err).Proto()}
+	}
+	return answer
 }
 
 func (s leases) CancelAcquire(_ context.Context, r *writv1.CancelAcquireRequest) (*writv1.CancelAcquireResponse, error) {

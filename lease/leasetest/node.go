@@ -158,6 +158,9 @@ func (n *Node) unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 }
 
 func (n *Node) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if info.FullMethod == writv1.LeaseService_Pipeline_FullMethodName {
+		return handler(srv, stream) // its calls are delayed, counted and scripted one by one
+	}
 	script, err := n.begin(stream.Context(), info.FullMethod)
 	if err == nil && script != nil {
 		_, err = script(stream.Context(), nil, func() (any, error) { return nil, nil })

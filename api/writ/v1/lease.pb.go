@@ -11,6 +11,7 @@ package writv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -1845,11 +1846,315 @@ func (x *WatchResponse) GetResumeToken() string {
 	return ""
 }
 
+type PipelineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Calls         []*PipelineCall        `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineRequest) Reset() {
+	*x = PipelineRequest{}
+	mi := &file_writ_v1_lease_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineRequest) ProtoMessage() {}
+
+func (x *PipelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_lease_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineRequest.ProtoReflect.Descriptor instead.
+func (*PipelineRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PipelineRequest) GetCalls() []*PipelineCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+type PipelineCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the client: above zero, and not that of another open call of this stream. At most 4,096 calls may be open.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Call:
+	//
+	//	*PipelineCall_Acquire
+	//	*PipelineCall_Release
+	//	*PipelineCall_Abandon
+	Call          isPipelineCall_Call `protobuf_oneof:"call"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineCall) Reset() {
+	*x = PipelineCall{}
+	mi := &file_writ_v1_lease_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineCall) ProtoMessage() {}
+
+func (x *PipelineCall) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_lease_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineCall.ProtoReflect.Descriptor instead.
+func (*PipelineCall) Descriptor() ([]byte, []int) {
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PipelineCall) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PipelineCall) GetCall() isPipelineCall_Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *PipelineCall) GetAcquire() *AcquireRequest {
+	if x != nil {
+		if x, ok := x.Call.(*PipelineCall_Acquire); ok {
+			return x.Acquire
+		}
+	}
+	return nil
+}
+
+func (x *PipelineCall) GetRelease() *ReleaseRequest {
+	if x != nil {
+		if x, ok := x.Call.(*PipelineCall_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
+func (x *PipelineCall) GetAbandon() bool {
+	if x != nil {
+		if x, ok := x.Call.(*PipelineCall_Abandon); ok {
+			return x.Abandon
+		}
+	}
+	return false
+}
+
+type isPipelineCall_Call interface {
+	isPipelineCall_Call()
+}
+
+type PipelineCall_Acquire struct {
+	Acquire *AcquireRequest `protobuf:"bytes,2,opt,name=acquire,proto3,oneof"`
+}
+
+type PipelineCall_Release struct {
+	Release *ReleaseRequest `protobuf:"bytes,3,opt,name=release,proto3,oneof"`
+}
+
+type PipelineCall_Abandon struct {
+	// Nobody waits for the open call of this id any more. It gets no answer; whether it had its effect is not known.
+	Abandon bool `protobuf:"varint,4,opt,name=abandon,proto3,oneof"`
+}
+
+func (*PipelineCall_Acquire) isPipelineCall_Call() {}
+
+func (*PipelineCall_Release) isPipelineCall_Call() {}
+
+func (*PipelineCall_Abandon) isPipelineCall_Call() {}
+
+type PipelineResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*PipelineAnswer      `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineResponse) Reset() {
+	*x = PipelineResponse{}
+	mi := &file_writ_v1_lease_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineResponse) ProtoMessage() {}
+
+func (x *PipelineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_lease_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineResponse.ProtoReflect.Descriptor instead.
+func (*PipelineResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PipelineResponse) GetAnswers() []*PipelineAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+type PipelineAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the call that this answers.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*PipelineAnswer_Acquire
+	//	*PipelineAnswer_Release
+	//	*PipelineAnswer_Error
+	Answer        isPipelineAnswer_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineAnswer) Reset() {
+	*x = PipelineAnswer{}
+	mi := &file_writ_v1_lease_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineAnswer) ProtoMessage() {}
+
+func (x *PipelineAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_lease_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineAnswer.ProtoReflect.Descriptor instead.
+func (*PipelineAnswer) Descriptor() ([]byte, []int) {
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PipelineAnswer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PipelineAnswer) GetAnswer() isPipelineAnswer_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *PipelineAnswer) GetAcquire() *AcquireResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*PipelineAnswer_Acquire); ok {
+			return x.Acquire
+		}
+	}
+	return nil
+}
+
+func (x *PipelineAnswer) GetRelease() *ReleaseResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*PipelineAnswer_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
+func (x *PipelineAnswer) GetError() *status.Status {
+	if x != nil {
+		if x, ok := x.Answer.(*PipelineAnswer_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isPipelineAnswer_Answer interface {
+	isPipelineAnswer_Answer()
+}
+
+type PipelineAnswer_Acquire struct {
+	Acquire *AcquireResponse `protobuf:"bytes,2,opt,name=acquire,proto3,oneof"`
+}
+
+type PipelineAnswer_Release struct {
+	Release *ReleaseResponse `protobuf:"bytes,3,opt,name=release,proto3,oneof"`
+}
+
+type PipelineAnswer_Error struct {
+	// As the status of the call would be.
+	Error *status.Status `protobuf:"bytes,4,opt,name=error,proto3,oneof"`
+}
+
+func (*PipelineAnswer_Acquire) isPipelineAnswer_Answer() {}
+
+func (*PipelineAnswer_Release) isPipelineAnswer_Answer() {}
+
+func (*PipelineAnswer_Error) isPipelineAnswer_Answer() {}
+
 var File_writ_v1_lease_proto protoreflect.FileDescriptor
 
 const file_writ_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x13writ/v1/lease.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n" +
+	"\x13writ/v1/lease.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"Z\n" +
 	"\x06Holder\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
@@ -1985,7 +2290,23 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\fKIND_CHANGED\x10\x03\x12\x10\n" +
 	"\fKIND_REMOVED\x10\x04\x12\x0f\n" +
 	"\vKIND_RESYNC\x10\x05\x12\x11\n" +
-	"\rKIND_PROGRESS\x10\x06*m\n" +
+	"\rKIND_PROGRESS\x10\x06\">\n" +
+	"\x0fPipelineRequest\x12+\n" +
+	"\x05calls\x18\x01 \x03(\v2\x15.writ.v1.PipelineCallR\x05calls\"\xac\x01\n" +
+	"\fPipelineCall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
+	"\aacquire\x18\x02 \x01(\v2\x17.writ.v1.AcquireRequestH\x00R\aacquire\x123\n" +
+	"\arelease\x18\x03 \x01(\v2\x17.writ.v1.ReleaseRequestH\x00R\arelease\x12\x1a\n" +
+	"\aabandon\x18\x04 \x01(\bH\x00R\aabandonB\x06\n" +
+	"\x04call\"E\n" +
+	"\x10PipelineResponse\x121\n" +
+	"\aanswers\x18\x01 \x03(\v2\x17.writ.v1.PipelineAnswerR\aanswers\"\xc2\x01\n" +
+	"\x0ePipelineAnswer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
+	"\aacquire\x18\x02 \x01(\v2\x18.writ.v1.AcquireResponseH\x00R\aacquire\x124\n" +
+	"\arelease\x18\x03 \x01(\v2\x18.writ.v1.ReleaseResponseH\x00R\arelease\x12*\n" +
+	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
+	"\x06answer*m\n" +
 	"\n" +
 	"LeaseState\x12\x1b\n" +
 	"\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -2001,7 +2322,7 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\x0fReadConsistency\x12 \n" +
 	"\x1cREAD_CONSISTENCY_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dREAD_CONSISTENCY_LINEARIZABLE\x10\x01\x12\x1a\n" +
-	"\x16READ_CONSISTENCY_LOCAL\x10\x022\x9c\a\n" +
+	"\x16READ_CONSISTENCY_LOCAL\x10\x022\xe1\a\n" +
 	"\fLeaseService\x12i\n" +
 	"\aAcquire\x12\x17.writ.v1.AcquireRequest\x1a\x18.writ.v1.AcquireResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/leases/{resource=**}:acquire\x12z\n" +
 	"\rCancelAcquire\x12\x1d.writ.v1.CancelAcquireRequest\x1a\x1e.writ.v1.CancelAcquireResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/leases/{resource=**}:cancel\x12S\n" +
@@ -2013,7 +2334,8 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\x03Get\x12\x13.writ.v1.GetRequest\x1a\x14.writ.v1.GetResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/leases/{resource=**}\x12G\n" +
 	"\x04List\x12\x14.writ.v1.ListRequest\x1a\x15.writ.v1.ListResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/leases\x12R\n" +
-	"\x05Watch\x12\x15.writ.v1.WatchRequest\x1a\x16.writ.v1.WatchResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/leases:watch0\x01B,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
+	"\x05Watch\x12\x15.writ.v1.WatchRequest\x1a\x16.writ.v1.WatchResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/leases:watch0\x01\x12C\n" +
+	"\bPipeline\x12\x18.writ.v1.PipelineRequest\x1a\x19.writ.v1.PipelineResponse(\x010\x01B,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_lease_proto_rawDescOnce sync.Once
@@ -2028,7 +2350,7 @@ func file_writ_v1_lease_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_lease_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_writ_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_writ_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_writ_v1_lease_proto_goTypes = []any{
 	(LeaseState)(0),               // 0: writ.v1.LeaseState
 	(EndReason)(0),                // 1: writ.v1.EndReason
@@ -2058,25 +2380,30 @@ var file_writ_v1_lease_proto_goTypes = []any{
 	(*ListResponse)(nil),          // 25: writ.v1.ListResponse
 	(*WatchRequest)(nil),          // 26: writ.v1.WatchRequest
 	(*WatchResponse)(nil),         // 27: writ.v1.WatchResponse
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*PipelineRequest)(nil),       // 28: writ.v1.PipelineRequest
+	(*PipelineCall)(nil),          // 29: writ.v1.PipelineCall
+	(*PipelineResponse)(nil),      // 30: writ.v1.PipelineResponse
+	(*PipelineAnswer)(nil),        // 31: writ.v1.PipelineAnswer
+	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*status.Status)(nil),         // 34: google.rpc.Status
 }
 var file_writ_v1_lease_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Lease.state:type_name -> writ.v1.LeaseState
 	4,  // 1: writ.v1.Lease.holder:type_name -> writ.v1.Holder
-	28, // 2: writ.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	29, // 3: writ.v1.Lease.granted_at:type_name -> google.protobuf.Timestamp
+	32, // 2: writ.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	33, // 3: writ.v1.Lease.granted_at:type_name -> google.protobuf.Timestamp
 	1,  // 4: writ.v1.Lease.end:type_name -> writ.v1.EndReason
-	28, // 5: writ.v1.Lease.remaining:type_name -> google.protobuf.Duration
+	32, // 5: writ.v1.Lease.remaining:type_name -> google.protobuf.Duration
 	4,  // 6: writ.v1.Grant.holder:type_name -> writ.v1.Holder
-	28, // 7: writ.v1.Grant.ttl:type_name -> google.protobuf.Duration
-	29, // 8: writ.v1.Grant.granted_at:type_name -> google.protobuf.Timestamp
-	28, // 9: writ.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
-	28, // 10: writ.v1.AcquireRequest.wait:type_name -> google.protobuf.Duration
+	32, // 7: writ.v1.Grant.ttl:type_name -> google.protobuf.Duration
+	33, // 8: writ.v1.Grant.granted_at:type_name -> google.protobuf.Timestamp
+	32, // 9: writ.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	32, // 10: writ.v1.AcquireRequest.wait:type_name -> google.protobuf.Duration
 	6,  // 11: writ.v1.AcquireResponse.grant:type_name -> writ.v1.Grant
 	9,  // 12: writ.v1.AcquireResponse.waiting:type_name -> writ.v1.Waiting
 	4,  // 13: writ.v1.Waiting.held_by:type_name -> writ.v1.Holder
-	28, // 14: writ.v1.Waiting.keep:type_name -> google.protobuf.Duration
+	32, // 14: writ.v1.Waiting.keep:type_name -> google.protobuf.Duration
 	12, // 15: writ.v1.RenewRequest.leases:type_name -> writ.v1.LeaseRef
 	15, // 16: writ.v1.RenewResponse.failures:type_name -> writ.v1.RenewFailure
 	5,  // 17: writ.v1.ForceReleaseResponse.lease:type_name -> writ.v1.Lease
@@ -2086,29 +2413,38 @@ var file_writ_v1_lease_proto_depIdxs = []int32{
 	5,  // 21: writ.v1.ListResponse.leases:type_name -> writ.v1.Lease
 	3,  // 22: writ.v1.WatchResponse.kind:type_name -> writ.v1.WatchResponse.Kind
 	5,  // 23: writ.v1.WatchResponse.lease:type_name -> writ.v1.Lease
-	7,  // 24: writ.v1.LeaseService.Acquire:input_type -> writ.v1.AcquireRequest
-	10, // 25: writ.v1.LeaseService.CancelAcquire:input_type -> writ.v1.CancelAcquireRequest
-	13, // 26: writ.v1.LeaseService.Renew:input_type -> writ.v1.RenewRequest
-	16, // 27: writ.v1.LeaseService.Release:input_type -> writ.v1.ReleaseRequest
-	18, // 28: writ.v1.LeaseService.Checkpoint:input_type -> writ.v1.CheckpointRequest
-	20, // 29: writ.v1.LeaseService.ForceRelease:input_type -> writ.v1.ForceReleaseRequest
-	22, // 30: writ.v1.LeaseService.Get:input_type -> writ.v1.GetRequest
-	24, // 31: writ.v1.LeaseService.List:input_type -> writ.v1.ListRequest
-	26, // 32: writ.v1.LeaseService.Watch:input_type -> writ.v1.WatchRequest
-	8,  // 33: writ.v1.LeaseService.Acquire:output_type -> writ.v1.AcquireResponse
-	11, // 34: writ.v1.LeaseService.CancelAcquire:output_type -> writ.v1.CancelAcquireResponse
-	14, // 35: writ.v1.LeaseService.Renew:output_type -> writ.v1.RenewResponse
-	17, // 36: writ.v1.LeaseService.Release:output_type -> writ.v1.ReleaseResponse
-	19, // 37: writ.v1.LeaseService.Checkpoint:output_type -> writ.v1.CheckpointResponse
-	21, // 38: writ.v1.LeaseService.ForceRelease:output_type -> writ.v1.ForceReleaseResponse
-	23, // 39: writ.v1.LeaseService.Get:output_type -> writ.v1.GetResponse
-	25, // 40: writ.v1.LeaseService.List:output_type -> writ.v1.ListResponse
-	27, // 41: writ.v1.LeaseService.Watch:output_type -> writ.v1.WatchResponse
-	33, // [33:42] is the sub-list for method output_type
-	24, // [24:33] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	29, // 24: writ.v1.PipelineRequest.calls:type_name -> writ.v1.PipelineCall
+	7,  // 25: writ.v1.PipelineCall.acquire:type_name -> writ.v1.AcquireRequest
+	16, // 26: writ.v1.PipelineCall.release:type_name -> writ.v1.ReleaseRequest
+	31, // 27: writ.v1.PipelineResponse.answers:type_name -> writ.v1.PipelineAnswer
+	8,  // 28: writ.v1.PipelineAnswer.acquire:type_name -> writ.v1.AcquireResponse
+	17, // 29: writ.v1.PipelineAnswer.release:type_name -> writ.v1.ReleaseResponse
+	34, // 30: writ.v1.PipelineAnswer.error:type_name -> google.rpc.Status
+	7,  // 31: writ.v1.LeaseService.Acquire:input_type -> writ.v1.AcquireRequest
+	10, // 32: writ.v1.LeaseService.CancelAcquire:input_type -> writ.v1.CancelAcquireRequest
+	13, // 33: writ.v1.LeaseService.Renew:input_type -> writ.v1.RenewRequest
+	16, // 34: writ.v1.LeaseService.Release:input_type -> writ.v1.ReleaseRequest
+	18, // 35: writ.v1.LeaseService.Checkpoint:input_type -> writ.v1.CheckpointRequest
+	20, // 36: writ.v1.LeaseService.ForceRelease:input_type -> writ.v1.ForceReleaseRequest
+	22, // 37: writ.v1.LeaseService.Get:input_type -> writ.v1.GetRequest
+	24, // 38: writ.v1.LeaseService.List:input_type -> writ.v1.ListRequest
+	26, // 39: writ.v1.LeaseService.Watch:input_type -> writ.v1.WatchRequest
+	28, // 40: writ.v1.LeaseService.Pipeline:input_type -> writ.v1.PipelineRequest
+	8,  // 41: writ.v1.LeaseService.Acquire:output_type -> writ.v1.AcquireResponse
+	11, // 42: writ.v1.LeaseService.CancelAcquire:output_type -> writ.v1.CancelAcquireResponse
+	14, // 43: writ.v1.LeaseService.Renew:output_type -> writ.v1.RenewResponse
+	17, // 44: writ.v1.LeaseService.Release:output_type -> writ.v1.ReleaseResponse
+	19, // 45: writ.v1.LeaseService.Checkpoint:output_type -> writ.v1.CheckpointResponse
+	21, // 46: writ.v1.LeaseService.ForceRelease:output_type -> writ.v1.ForceReleaseResponse
+	23, // 47: writ.v1.LeaseService.Get:output_type -> writ.v1.GetResponse
+	25, // 48: writ.v1.LeaseService.List:output_type -> writ.v1.ListResponse
+	27, // 49: writ.v1.LeaseService.Watch:output_type -> writ.v1.WatchResponse
+	30, // 50: writ.v1.LeaseService.Pipeline:output_type -> writ.v1.PipelineResponse
+	41, // [41:51] is the sub-list for method output_type
+	31, // [31:41] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_lease_proto_init() }
@@ -2120,13 +2456,23 @@ func file_writ_v1_lease_proto_init() {
 		(*AcquireResponse_Grant)(nil),
 		(*AcquireResponse_Waiting)(nil),
 	}
+	file_writ_v1_lease_proto_msgTypes[25].OneofWrappers = []any{
+		(*PipelineCall_Acquire)(nil),
+		(*PipelineCall_Release)(nil),
+		(*PipelineCall_Abandon)(nil),
+	}
+	file_writ_v1_lease_proto_msgTypes[27].OneofWrappers = []any{
+		(*PipelineAnswer_Acquire)(nil),
+		(*PipelineAnswer_Release)(nil),
+		(*PipelineAnswer_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_lease_proto_rawDesc), len(file_writ_v1_lease_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

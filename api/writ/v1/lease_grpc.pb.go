@@ -30,6 +30,7 @@ const (
 	LeaseService_Get_FullMethodName           = "/writ.v1.LeaseService/Get"
 	LeaseService_List_FullMethodName          = "/writ.v1.LeaseService/List"
 	LeaseService_Watch_FullMethodName         = "/writ.v1.LeaseService/Watch"
+	LeaseService_Pipeline_FullMethodName      = "/writ.v1.LeaseService/Pipeline"
 )
 
 // LeaseServiceClient is the client API for LeaseService service.
@@ -64,6 +65,10 @@ type LeaseServiceClient interface {
 	// A resume token that this quorum cannot continue from is answered by one RESYNC event, after which the stream starts
 	// anew with the present state. An event tells what was committed; it never confers ownership.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// Pipeline carries many Acquire and Release calls of one client over one stream: what is said of each call there holds
+	// here. They are answered in the order in which they are decided, several to a message. A stream that breaks leaves the
+	// outcome of its open calls unknown: make them again, here or at another node, with the same request ids.
+	Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error)
 }
 
 type leaseServiceClient struct {
@@ -173,6 +178,19 @@ func (c *leaseServiceClient) Watch(ctx context.Context, in *WatchRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LeaseService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 
+func (c *leaseServiceClient) Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LeaseService_ServiceDesc.Streams[1], LeaseService_Pipeline_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PipelineRequest, PipelineResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_PipelineClient = grpc.BidiStreamingClient[PipelineRequest, PipelineResponse]
+
 // LeaseServiceServer is the server API for LeaseService service.
 // All implementations must embed UnimplementedLeaseServiceServer
 // for forward compatibility.
@@ -205,6 +223,10 @@ type LeaseServiceServer interface {
 	// A resume token that this quorum cannot continue from is answered by one RESYNC event, after which the stream starts
 	// anew with the present state. An event tells what was committed; it never confers ownership.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// Pipeline carries many Acquire and Release calls of one client over one stream: what is said of each call there holds
+	// here. They are answered in the order in which they are decided, several to a message. A stream that breaks leaves the
+	// outcome of its open calls unknown: make them again, here or at another node, with the same request ids.
+	Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error
 	mustEmbedUnimplementedLeaseServiceServer()
 }
 
@@ -241,6 +263,9 @@ func (UnimplementedLeaseServiceServer) List(context.Context, *ListRequest) (*Lis
 }
 func (UnimplementedLeaseServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedLeaseServiceServer) Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error {
+	return status.Error(codes.Unimplemented, "method Pipeline not implemented")
 }
 func (UnimplementedLeaseServiceServer) mustEmbedUnimplementedLeaseServiceServer() {}
 func (UnimplementedLeaseServiceServer) testEmbeddedByValue()                      {}
@@ -418,6 +443,13 @@ func _LeaseService_Watch_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LeaseService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
 
+func _LeaseService_Pipeline_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(LeaseServiceServer).Pipeline(&grpc.GenericServerStream[PipelineRequest, PipelineResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LeaseService_PipelineServer = grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]
+
 // LeaseService_ServiceDesc is the grpc.ServiceDesc for LeaseService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -463,6 +495,12 @@ var LeaseService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Watch",
 			Handler:       _LeaseService_Watch_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Pipeline",
+			Handler:       _LeaseService_Pipeline_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "writ/v1/lease.proto",
