@@ -61,16 +61,19 @@ func (a *app) tour(ctx context.Context, elsewhere []lease.Reason, do call) error
 	}
 	limited, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
+	troubles := make([]string, len(cfg.Endpoints))
 	for round := 0; ; round++ {
-		var troubles []string
 		var last error
-		for _, endpoint := range cfg.Endpoints {
+		for i, endpoint := range cfg.Endpoints {
 			last = ask(limited, endpoint, creds, a.attemptTimeout(round, len(cfg.Endpoints)), do)
 			if last == nil || !slices.Contains(elsewhere, lease.ReasonOf(last)) {
 				return last
 			}
-			troubles = append(troubles, endpoint+": "+trouble(last))
-			if limited.Err() != nil {
+			over := limited.Err() != nil
+			if !over || troubles[i] == "" { // an attempt that was cut short says less than the one before
+				troubles[i] = endpoint + ": " + trouble(last)
+			}
+			if over {
 				break
 			}
 		}
@@ -80,7 +83,7 @@ func (a *app) tour(ctx context.Context, elsewhere []lease.Reason, do call) error
 				return ctx.Err()
 			}
 			return &lease.Error{
-				Reason: lease.ReasonOf(last), Message: fmt.Sprintf("no node could answer within %v: %s", a.timeout, strings.Join(troubles, "; ")),
+				Reason: lease.ReasonOf(last), Message: fmt.Sprintf("no node could answer within %v: %s", a.timeout, strings.Join(slices.DeleteFunc(troubles, func(t string) bool { return t == "" }), "; ")),
 			}
 		case <-time.After(min(100*time.Millisecond<<min(round, 4), time.Second)):
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -189,6 +190,25 @@ func TestStatusWatch(t *testing.T) {
 	}
 	if pages < 2 || troubles < 2 {
 		t.Errorf("%d pages, %d troubles", pages, troubles)
+	}
+}
+
+// Each form of --watch can be read as a stream, and Ctrl-C is a good end.
+func TestStatusWatchForms(t *testing.T) {
+	newCluster(t)
+	for form, want := range map[string]string{"table": "cluster      prod", "json": `{"node":"us","cluster":"prod"`, "yaml": "---"} {
+		t.Run(form, func(t *testing.T) {
+			p := launch(t, nil, "quorum", "status", "--watch", "-o", form)
+			if !p.stdout.Scan() || !strings.HasPrefix(p.stdout.Text(), want) {
+				t.Errorf("it said %q, want %q", p.stdout.Text(), want)
+			}
+			if err := p.signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			if code := p.end(t); code != 0 || p.stderr.Len() > 0 {
+				t.Errorf("exit code %d, want 0 and silence", code)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -143,5 +144,22 @@ func TestUnreachable(t *testing.T) {
 	}
 	if r := writ(t, "lease", "acquire", "x", "--endpoints", a, "--timeout", "300ms"); r.code != 5 {
 		t.Errorf("acquire: %+v", r)
+	}
+}
+
+// An attempt that the end of the time has cut short does not hide what was learnt before.
+func TestTheLastRealTroubleIsTold(t *testing.T) {
+	_, node := double(t)
+	first := true // calls come one after the other
+	node.Script("Renew", func(ctx context.Context, _ any, _ func() (any, error)) (any, error) {
+		if first {
+			first = false
+			return nil, lease.Errorf(lease.ReasonNoQuorum, "no majority")
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	if r := writ(t, "lease", "renew", "a", "--token", "1.1", "--timeout", "500ms"); r.code != 5 || !strings.Contains(r.stderr, "NO_QUORUM no majority") {
+		t.Errorf("got %+v", r)
 	}
 }
