@@ -35,12 +35,12 @@ var errSlowWatch = errors.New("the client does not read")
 
 // serve runs one watch: the quorum fills a bounded queue in one goroutine, and this one empties it into the stream.
 func (w *watcher) serve(req *writv1.WatchRequest, stream grpc.ServerStreamingServer[writv1.WatchResponse]) error {
+	w.metrics.watches.Inc()
+	defer w.metrics.watches.Dec()
 	// The client learns at once that it is watching; the first event may be long in coming.
 	if err := stream.SendHeader(metadata.Pairs(keyWatching, "1")); err != nil {
 		return err
 	}
-	w.metrics.watches.Inc()
-	defer w.metrics.watches.Dec()
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	events := make(chan quorum.WatchEvent, watchQueue)
