@@ -40,6 +40,8 @@ type Engine struct {
 	// Recovery: grants are allowed from waitUntil on.
 	waitUntil clock.Instant
 	waitFor   string
+	// doubt asks for a round that shows whether the term is still this node's.
+	doubt bool
 	// overQuota refuses what makes the state grow.
 	overQuota  bool
 	dirtyID    bool
@@ -285,6 +287,8 @@ func (e *Engine) wake() clock.Instant {
 
 func (e *Engine) leadership(m lease.Moment, leader bool) {
 	if leader == e.leader {
+		// It may have been away in between, and another have claimed: then what that one granted has to be loaded.
+		e.doubt = leader
 		return
 	}
 	e.leader = leader
@@ -326,7 +330,7 @@ func (e *Engine) becomeFollower(m lease.Moment, retryAt clock.Instant) {
 	}
 	e.role, e.term, e.round, e.table, e.identity = Follower, 0, nil, nil, nil
 	e.queue, e.left, e.extra, e.extraBytes, e.dirtyID, e.reserved, e.unsent = nil, nil, nil, 0, false, 0, false
-	e.state = Loaded{}
+	e.state, e.doubt = Loaded{}, false
 	e.waitUntil, e.waitFor = clock.Never, ""
 	e.retryAt = retryAt
 }

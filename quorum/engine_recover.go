@@ -186,7 +186,7 @@ func (e *Engine) recover(m lease.Moment) {
 	if e.round != nil {
 		return
 	}
-	if len(e.queue) > 0 {
+	if len(e.queue) > 0 || e.doubt {
 		e.dropLeft()
 		var replies []lease.Reply
 		for _, s := range e.queue {

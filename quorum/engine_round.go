@@ -207,11 +207,12 @@ func identityWrite(id proto.Message) Write {
 	return Write{Key: KeyIdentity, Value: value}
 }
 
-// send starts a round if there is anything to commit or to answer.
+// send starts a round if there is anything to commit, to answer or to find out.
 func (e *Engine) send(replies []lease.Reply, writes []Write) {
-	if len(replies) == 0 && len(writes) == 0 {
+	if len(replies) == 0 && len(writes) == 0 && !e.doubt {
 		return
 	}
+	e.doubt = false
 	r := &round{number: e.nextRound(), replies: replies, commit: len(writes) > 0}
 	if e.unsent && r.commit {
 		r.ceiling, e.unsent = e.reserved, false

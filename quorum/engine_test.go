@@ -338,3 +338,21 @@ func TestAbandonedRequestsAreNotDecided(t *testing.T) {
 		t.Errorf("%d leases are held, want %d", got, want)
 	}
 }
+
+// A node that was not the leader for so short a time that it did not notice, and has nothing to do, finds out whether another
+// has claimed meanwhile: otherwise what that one granted would not expire.
+func TestAnIdleCoordinatorNoticesThatItWasDeposed(t *testing.T) {
+	d := serving(t, EngineConfig{})
+	d.hold = true
+	d.step(Leadership{Leader: true})
+	if !d.engine.effects.Confirm {
+		t.Fatal("the engine does not confirm its term")
+	}
+	effects := d.engine.Step(lease.Moment{Now: d.now}, RoundDone{Round: d.round, Err: ErrDeposed})
+	if wake := effects.Wake; wake == clock.Never {
+		t.Fatal("the engine does not want to claim again")
+	}
+	if effects = d.engine.Step(lease.Moment{Now: effects.Wake}, Tick{}); effects.Claim == 0 {
+		t.Error("the engine does not claim again")
+	}
+}
