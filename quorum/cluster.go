@@ -315,7 +315,7 @@ func (s *Service) keepHouse() {
 		now := s.clock.Now()
 		if over := s.config.QuotaBytes > 0 && s.member.Progress().DBBytes > s.softQuota(); over != exceeded {
 			exceeded = over
-			s.result(Quota{Exceeded: over})
+			s.step(Quota{Exceeded: over})
 		}
 		leader, _ := s.member.Leadership()
 		if !leader {

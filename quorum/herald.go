@@ -32,7 +32,7 @@ func (s *Service) herald() {
 			}
 			continue
 		}
-		s.result(NodesChanged{Nodes: sortedNodes(r.nodes), Members: s.member.Members()})
+		s.step(NodesChanged{Nodes: sortedNodes(r.nodes), Members: s.member.Members()})
 		select {
 		case <-r.changed:
 		case <-tick.C:
@@ -119,7 +119,7 @@ func (s *Service) witnessCeiling(w Witnessed) {
 			return
 		}
 	}
-	s.result(w)
+	s.step(w)
 }
 
 func (s *Service) tryWitness(w Witnessed) bool {

@@ -28,21 +28,26 @@ type Service struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	wake chan struct{} // capacity 1: the inbox is not empty
+	// Whoever has an event steps the engine, under engineMu, so that a command and the end of a round cost no change of
+	// goroutine. Nothing that blocks is done under it.
+	engineMu sync.Mutex
+	engine   *Engine
+	armed    clock.Instant // guarded by engineMu; when the loop's timer fires
+	over     bool          // guarded by engineMu; the engine is not stepped any more
+	rearm    chan struct{} // capacity 1: the timer is to fire earlier than it would
 
-	mu     sync.Mutex
+	mu     sync.Mutex // never held while engineMu is taken
 	lastID lease.CallID
 	inbox  []inboxItem
 	open   map[lease.CallID]*submission
-	// Owned by the loop, published for Status.
+	// Of the engine, published for Status.
 	role    Role
 	held    int
 	waitFor string
 	until   clock.Instant
 	stopped bool
 
-	rounds  chan roundWork
-	results chan EngineEvent
+	rounds chan roundWork
 
 	witnessMu sync.Mutex
 	witness   *writv1.WitnessRecord
@@ -74,9 +79,14 @@ func Start(config Config, member Member) (*Service, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{
 		config: config, member: member, logger: config.Logger, clock: config.Clock, ctx: ctx, cancel: cancel,
-		wake: make(chan struct{}, 1), open: make(map[lease.CallID]*submission), until: clock.Never,
-		rounds: make(chan roundWork, 1), results: make(chan EngineEvent, 16), witness: config.Witness,
+		rearm: make(chan struct{}, 1), armed: clock.Never, open: make(map[lease.CallID]*submission), until: clock.Never,
+		rounds: make(chan roundWork, 1), witness: config.Witness,
 	}
+	s.engine = NewEngine(EngineConfig{
+		Node: config.Name, Cluster: config.Cluster, TokenBlock: config.TokenBlock,
+		Table:      lease.TableConfig{Policy: config.Policy, Retention: config.Retention},
+		RetryClaim: max(config.Election/10, 10*time.Millisecond),
+	})
 	s.view = newView(member, config.Logger.Named("view"))
 	s.own(func() { s.view.run(ctx, s.pause) })
 	s.own(s.loop)
@@ -109,6 +119,9 @@ func (s *Service) pause(ctx context.Context) bool {
 
 // Close stops the node: open requests are answered with NOT_COORDINATOR, so that callers turn to another node.
 func (s *Service) Close() {
+	s.engineMu.Lock()
+	s.over = true
+	s.engineMu.Unlock()
 	s.cancel()
 	s.wg.Wait()
 	s.mu.Lock()
@@ -124,8 +137,8 @@ func (s *Service) moment() lease.Moment {
 
 // Submit hands commands over, in order, to be decided as soon as there is room, and returns at once. Every command is
 // answered exactly once, unless it is abandoned: deliver gets the answers, together where they are decided together, each
-// under its id, which is first for the first command and goes up by one. It may be called before Submit returns, and must
-// neither block nor call the service. A command is a lease command, see [lease.Command].
+// under its id, which is first for the first command and goes up by one. It may be called by Submit itself, before that
+// returns; it must neither block nor call the service. A command is a lease command, see [lease.Command].
 //
 // Errors: NOT_COORDINATOR, and then nothing was handed over.
 func (s *Service) Submit(commands []any, deliver func([]lease.Reply)) (first lease.CallID, err error) {
@@ -144,7 +157,7 @@ func (s *Service) Submit(commands []any, deliver func([]lease.Reply)) (first lea
 		s.inbox = append(s.inbox, inboxItem{submit: Submit{ID: s.lastID, Intake: intake, Command: command}})
 	}
 	s.mu.Unlock()
-	s.nudge()
+	s.turn()
 	return first, nil
 }
 
@@ -154,7 +167,7 @@ func (s *Service) Abandon(id lease.CallID) {
 	delete(s.open, id)
 	s.inbox = append(s.inbox, inboxItem{abandoned: id})
 	s.mu.Unlock()
-	s.nudge()
+	s.turn()
 }
 
 // do hands a command to the engine and waits for its answer. When ctx ends first, whether it had its effect is unknown.
@@ -176,51 +189,60 @@ func (s *Service) do(ctx context.Context, command any) (any, error) {
 	}
 }
 
-func (s *Service) nudge() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// loop is the only goroutine that touches the engine.
+// loop tells the engine of the time and of leadership.
 func (s *Service) loop() {
-	engine := NewEngine(EngineConfig{
-		Node: s.config.Name, Cluster: s.config.Cluster, TokenBlock: s.config.TokenBlock,
-		Table:      lease.TableConfig{Policy: s.config.Policy, Retention: s.config.Retention},
-		RetryClaim: max(s.config.Election/10, 10*time.Millisecond),
-	})
 	timer := s.clock.NewTimer(clock.Never)
 	defer timer.Stop()
-	armed := clock.Never
 	leader, leadership := s.member.Leadership()
-	s.step(engine, Leadership{Leader: leader})
+	s.step(Leadership{Leader: leader})
 	for {
+		s.engineMu.Lock()
+		if next := s.engine.effects.Wake; next != s.armed {
+			s.armed = next
+			timer.Reset(next)
+		}
+		s.engineMu.Unlock()
 		select {
-		case <-s.wake:
-			s.drain(engine)
-		case ev := <-s.results:
-			// What has arrived goes into the round that this result makes room for.
-			s.drain(engine)
-			s.step(engine, ev)
+		case <-s.rearm:
 		case <-leadership:
 			leader, leadership = s.member.Leadership()
-			s.step(engine, Leadership{Leader: leader})
+			s.step(Leadership{Leader: leader})
 		case <-timer.C():
-			armed = clock.Never
-			s.step(engine, Tick{})
+			s.engineMu.Lock()
+			s.armed = clock.Never
+			s.engineMu.Unlock()
+			s.step(Tick{})
 		case <-s.ctx.Done():
 			return
 		}
-		if next := engine.effects.Wake; next != armed {
-			armed = next
-			timer.Reset(next)
-		}
 	}
 }
 
-// drain takes in everything that has arrived, in order.
-func (s *Service) drain(engine *Engine) {
+// step steps the engine by everything that has arrived, then by ev: it goes into the round that ev may make room for.
+func (s *Service) step(ev EngineEvent) {
+	s.engineMu.Lock()
+	s.drainLocked()
+	s.stepLocked(ev)
+	s.engineMu.Unlock()
+	s.turn()
+}
+
+// turn steps the engine by what has arrived, unless somebody is about to: who has the engine looks again after it.
+func (s *Service) turn() {
+	for s.arrived() && s.engineMu.TryLock() {
+		s.drainLocked()
+		s.engineMu.Unlock()
+	}
+}
+
+func (s *Service) arrived() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.inbox) > 0
+}
+
+// drainLocked takes in everything that has arrived, in order. The caller holds engineMu.
+func (s *Service) drainLocked() {
 	s.mu.Lock()
 	items := s.inbox
 	s.inbox = nil
@@ -232,29 +254,38 @@ func (s *Service) drain(engine *Engine) {
 			continue
 		}
 		if len(submits) > 0 {
-			s.step(engine, submits)
+			s.stepLocked(submits)
 			submits = nil
 		}
-		s.step(engine, Abandoned{ID: item.abandoned})
+		s.stepLocked(Abandoned{ID: item.abandoned})
 	}
 	if len(submits) > 0 {
-		s.step(engine, submits)
+		s.stepLocked(submits)
 	}
 }
 
-func (s *Service) step(engine *Engine, ev EngineEvent) {
-	was := engine.Role()
-	effects := engine.Step(s.moment(), ev)
+func (s *Service) stepLocked(ev EngineEvent) {
+	if s.over {
+		return
+	}
+	was := s.engine.Role()
+	effects := s.engine.Step(s.moment(), ev)
 	s.perform(effects)
-	s.publish(engine, was)
+	s.publish(was)
+	if effects.Wake.Before(s.armed) {
+		select {
+		case s.rearm <- struct{}{}:
+		default:
+		}
+	}
 }
 
-func (s *Service) publish(engine *Engine, was Role) {
+func (s *Service) publish(was Role) {
 	s.mu.Lock()
-	s.role, s.held = engine.Role(), engine.Held()
-	s.waitFor, s.until = engine.Waiting()
+	s.role, s.held = s.engine.Role(), s.engine.Held()
+	s.waitFor, s.until = s.engine.Waiting()
 	s.mu.Unlock()
-	if now := engine.Role(); now != was {
+	if now := s.engine.Role(); now != was {
 		s.logger.Debug("role changed", "from", was, "to", now)
 		s.view.poke()
 	}
@@ -290,7 +321,7 @@ func (s *Service) perform(e *Effects) {
 	}
 }
 
-// answer hands replies out. It is called by the loop, and after its end.
+// answer hands replies out. The caller holds engineMu, or the engine is over.
 func (s *Service) answer(replies []lease.Reply) {
 	if len(replies) == 0 {
 		return
@@ -335,13 +366,6 @@ func (s *Service) dropAll() {
 	s.answer(replies)
 }
 
-func (s *Service) result(ev EngineEvent) {
-	select {
-	case s.results <- ev:
-	case <-s.ctx.Done():
-	}
-}
-
 // work carries out rounds.
 func (s *Service) work() {
 	for {
@@ -367,7 +391,7 @@ func (s *Service) carryOut(w roundWork) {
 	if err != nil {
 		s.logger.Debug("round failed", "commit", !w.confirm, "writes", len(w.commit), "error", err)
 	}
-	s.result(RoundDone{Round: w.number, Err: err})
+	s.step(RoundDone{Round: w.number, Err: err})
 }
 
 func (s *Service) claim(attempt uint64) {
@@ -383,7 +407,7 @@ func (s *Service) claim(attempt uint64) {
 	if err != nil {
 		s.logger.Debug("claim failed", "error", err)
 	}
-	s.result(Claimed{Attempt: attempt, Term: term, Nonce: hex.EncodeToString(nonce[:]), Err: err})
+	s.step(Claimed{Attempt: attempt, Term: term, Nonce: hex.EncodeToString(nonce[:]), Err: err})
 }
 
 // load hands the state over once the view has delivered the claim's own event.
@@ -391,7 +415,7 @@ func (s *Service) load(attempt uint64, term Term) {
 	ctx, cancel := context.WithTimeout(s.ctx, 4*s.config.Election)
 	defer cancel()
 	if err := s.view.reach(ctx, int64(term)); err != nil {
-		s.result(Loaded{Attempt: attempt, Err: err})
+		s.step(Loaded{Attempt: attempt, Err: err})
 		return
 	}
 	state, err := s.view.loadState()
@@ -401,5 +425,5 @@ func (s *Service) load(attempt uint64, term Term) {
 	if err != nil {
 		s.logger.Error("the state is unreadable", "error", err)
 	}
-	s.result(state)
+	s.step(state)
 }

@@ -32,11 +32,14 @@ type pipeline struct {
 	mu       sync.Mutex
 	open     map[uint64]*pipelined       // guarded by mu; by the client's id
 	deciding map[lease.CallID]*pipelined // guarded by mu; those of open that this node decides
-	replies  []lease.Reply               // guarded by mu; not translated yet
 	answers  []*writv1.PipelineAnswer    // guarded by mu; not sent yet
 	ending   bool                        // guarded by mu; no further calls are taken
 	gone     bool                        // guarded by mu; nobody reads answers any more
 	broken   error                       // guarded by mu; why the stream must end at once
+
+	// The quorum may deliver while mu is held around Submit.
+	repliesMu sync.Mutex
+	replies   []lease.Reply // guarded by repliesMu; not translated yet
 }
 
 // pipelined is one open call.
@@ -74,10 +77,10 @@ func (p *pipeline) send(stream grpc.BidiStreamingServer[writv1.PipelineRequest, 
 		case <-p.ctx.Done():
 			return context.Cause(p.ctx)
 		}
-		p.mu.Lock()
+		p.repliesMu.Lock()
 		replies := p.replies
 		p.replies = nil
-		p.mu.Unlock()
+		p.repliesMu.Unlock()
 		p.settle(replies)
 		p.mu.Lock()
 		answers, over, broken := p.answers, p.ending && len(p.open) == 0, p.broken
@@ -244,9 +247,9 @@ func (p *pipeline) submit(calls []*pipelined, commands []any) {
 
 // deliver takes what the quorum has decided, and leaves the rest to the sender.
 func (p *pipeline) deliver(replies []lease.Reply) {
-	p.mu.Lock()
+	p.repliesMu.Lock()
 	p.replies = append(p.replies, replies...)
-	p.mu.Unlock()
+	p.repliesMu.Unlock()
 	p.nudge()
 }
 
