@@ -19,6 +19,7 @@ type options struct {
 	duration time.Duration
 	only     string
 	side     string
+	clients  int
 	dir      string
 	leases   int
 	binaries map[string]*string // given ones, by name
@@ -30,6 +31,7 @@ func main() {
 	flag.DurationVar(&o.duration, "duration", 4*time.Second, "how long one throughput measurement lasts")
 	flag.StringVar(&o.only, "only", "", "comma-separated parts to run: cycles, handoff, contenders, renew, failover, scale; empty: all")
 	flag.StringVar(&o.side, "side", "", "measure only etcd or writ, in the cycles part: for a profile")
+	flag.IntVar(&o.clients, "clients", 0, "how many clients to measure in the cycles part; 0: 1, 16, 64 and 256")
 	flag.StringVar(&o.dir, "dir", "", "where data and binaries go; default: a temporary directory that is removed")
 	flag.IntVar(&o.leases, "leases", 100_000, "leases in the scale part")
 	o.binaries = map[string]*string{
