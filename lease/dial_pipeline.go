@@ -40,6 +40,11 @@ const (
 	// Bounds of one message.
 	pipelineCalls = 1024
 	pipelineBytes = 256 << 10
+	// A call is sent by its caller if it follows the only answer that was outstanding, or if nothing has happened for
+	// pipelineQuiet and at most pipelineFew calls are open. Where there is more traffic, calls that wait for each other
+	// share a message, and so a round of the coordinator.
+	pipelineQuiet = time.Millisecond
+	pipelineFew   = 8
 	// pipelineAge is how long a stream takes calls. It is short against the time that a node gives to what runs on a
 	// connection that it wants to see the end of.
 	pipelineAge = 5 * time.Minute
@@ -92,9 +97,12 @@ type dialAnswer struct {
 // call sends one call and waits for its answer. Its errors are those of a call of its own.
 func (p *dialPipeline) call(ctx context.Context, call *writv1.PipelineCall) (*writv1.PipelineAnswer, error) {
 	answered := make(chan dialAnswer, 1)
-	s, err := p.submit(call, answered)
+	s, alone, err := p.submit(call, answered)
 	if err != nil {
 		return nil, err
+	}
+	if alone {
+		s.sendAlone()
 	}
 	select {
 	case a := <-answered:
@@ -108,15 +116,16 @@ func (p *dialPipeline) call(ctx context.Context, call *writv1.PipelineCall) (*wr
 	}
 }
 
-// submit hands a call to the stream, which it opens if there is none or the old one is too old.
-func (p *dialPipeline) submit(call *writv1.PipelineCall, answered chan dialAnswer) (*dialStream, error) {
+// submit hands a call to the stream, which it opens if there is none or the old one is too old. If it answers that the call
+// is alone, it is the caller's to send.
+func (p *dialPipeline) submit(call *writv1.PipelineCall, answered chan dialAnswer) (s *dialStream, alone bool, err error) {
 	now := p.clock.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, status.Error(codes.Canceled, "the client is closed")
+		return nil, false, status.Error(codes.Canceled, "the client is closed")
 	}
-	s := p.stream
+	s = p.stream
 	if s != nil && !now.Before(s.until) {
 		s.closing = true
 		s.nudge()
@@ -133,8 +142,14 @@ func (p *dialPipeline) submit(call *writv1.PipelineCall, answered chan dialAnswe
 	call.Id = s.last
 	s.open[call.Id] = answered
 	s.pending = append(s.pending, call)
+	quiet := now.Sub(s.active) >= pipelineQuiet && s.sent <= pipelineFew
+	s.active = now
+	if (s.lone || quiet) && s.stream != nil && !s.sending && !s.abandoned && len(s.pending) == 1 {
+		s.sending = true
+		return s, true, nil
+	}
 	s.nudge()
-	return s, nil
+	return s, false, nil
 }
 
 // dialStream is one stream of a pipeline.
@@ -148,8 +163,15 @@ type dialStream struct {
 	open    map[uint64]chan dialAnswer
 	pending []*writv1.PipelineCall // not sent yet
 	sent    int                    // how many of open are sent
+	sending bool                   // somebody does
 	closing bool                   // no further calls come
 	over    bool
+	lone    bool          // the last message brought the one answer that was outstanding
+	active  clock.Instant // when the last call or answer came
+	// A call was given up, so that what was sent for it may still be on its way. It stays so until the stream is replaced.
+	abandoned bool
+
+	stream grpc.BidiStreamingClient[writv1.PipelineRequest, writv1.PipelineResponse] // nil until it is open
 }
 
 func (s *dialStream) nudge() {
@@ -168,14 +190,17 @@ func (s *dialStream) run() {
 		s.fail(err)
 		return
 	}
+	s.pipeline.mu.Lock()
+	s.stream = stream
+	s.pipeline.mu.Unlock()
 	var sending sync.WaitGroup
-	sending.Go(func() { s.send(ctx, stream) })
-	s.fail(s.receive(stream))
+	sending.Go(func() { s.send(ctx) })
+	s.fail(s.receive())
 	cancel()
 	sending.Wait()
 }
 
-func (s *dialStream) send(ctx context.Context, stream grpc.BidiStreamingClient[writv1.PipelineRequest, writv1.PipelineResponse]) {
+func (s *dialStream) send(ctx context.Context) {
 	for {
 		select {
 		case <-s.wake:
@@ -184,15 +209,16 @@ func (s *dialStream) send(ctx context.Context, stream grpc.BidiStreamingClient[w
 		}
 		// Callers that were answered by one message ask again at the same time: let all of them speak.
 		runtime.Gosched()
-		for {
+		for s.begin() {
 			calls, last := s.take()
-			if len(calls) > 0 && stream.Send(&writv1.PipelineRequest{Calls: calls}) != nil {
+			if len(calls) > 0 && s.stream.Send(&writv1.PipelineRequest{Calls: calls}) != nil {
 				return // the receiver learns why
 			}
 			if last {
-				_ = stream.CloseSend() // never fails
+				_ = s.stream.CloseSend() // never fails
 				return
 			}
+			s.end()
 			if len(calls) == 0 {
 				break
 			}
@@ -200,10 +226,41 @@ func (s *dialStream) send(ctx context.Context, stream grpc.BidiStreamingClient[w
 	}
 }
 
+// begin makes the caller the one that sends, unless somebody is, who then wakes the sender.
+func (s *dialStream) begin() bool {
+	s.pipeline.mu.Lock()
+	defer s.pipeline.mu.Unlock()
+	if s.sending {
+		return false
+	}
+	s.sending = true
+	return true
+}
+
+// end lets others send. It tells whether anything waits.
+func (s *dialStream) end() (more bool) {
+	s.pipeline.mu.Lock()
+	defer s.pipeline.mu.Unlock()
+	s.sending = false
+	return len(s.pending) > 0 || s.closing
+}
+
+// sendAlone sends the one call that there is, which spares it the way over the sender. It does not block: there is room on a
+// stream on which few calls are open and none was given up.
+func (s *dialStream) sendAlone() {
+	if calls, _ := s.take(); len(calls) > 0 {
+		_ = s.stream.Send(&writv1.PipelineRequest{Calls: calls}) // the receiver learns why it failed
+	}
+	if s.end() {
+		s.nudge()
+	}
+}
+
 // take takes the next message's calls off the waiting ones. last says that none will follow.
 func (s *dialStream) take() (calls []*writv1.PipelineCall, last bool) {
 	s.pipeline.mu.Lock()
 	defer s.pipeline.mu.Unlock()
+	s.lone = false
 	n, bytes := 0, 0
 	for n < min(len(s.pending), pipelineCalls) && bytes < pipelineBytes {
 		call := s.pending[n]
@@ -224,9 +281,9 @@ func (s *dialStream) take() (calls []*writv1.PipelineCall, last bool) {
 }
 
 // receive hands answers out until the stream ends, and returns why.
-func (s *dialStream) receive(stream grpc.BidiStreamingClient[writv1.PipelineRequest, writv1.PipelineResponse]) error {
+func (s *dialStream) receive() error {
 	for {
-		response, err := stream.Recv()
+		response, err := s.stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return status.Error(codes.Unavailable, "the node ended the stream")
 		}
@@ -242,6 +299,8 @@ func (s *dialStream) receive(stream grpc.BidiStreamingClient[writv1.PipelineRequ
 			}
 		}
 		more := len(s.pending) > 0
+		s.lone = s.sent == 0 && len(response.GetAnswers()) == 1
+		s.active = s.pipeline.clock.Now()
 		s.pipeline.mu.Unlock()
 		if more { // that had no room
 			s.nudge()
@@ -276,6 +335,7 @@ func (s *dialStream) abandon(id uint64) {
 		return
 	}
 	s.sent--
+	s.abandoned = true
 	if !s.over && !s.closing {
 		abandon := &writv1.PipelineCall{Id: id, Call: &writv1.PipelineCall_Abandon{Abandon: true}}
 		s.pending = slices.Insert(s.pending, 0, abandon) // what is full must not hold it up

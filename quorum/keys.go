@@ -15,7 +15,7 @@ const (
 	Prefix = "/writ/"
 	// KeyTerm holds the TermRecord; its revision is the term.
 	KeyTerm = Prefix + "term"
-	// KeyHead is written by every commit, so that its revision is the newest.
+	// KeyHead is for the store's own use: what it writes there marks the end of a change.
 	KeyHead = Prefix + "head"
 	// KeyIdentity holds the IdentityRecord.
 	KeyIdentity = Prefix + "identity"

@@ -63,17 +63,18 @@ type Store interface {
 	// Load reads the whole state under Prefix, linearizably, and the revision it is of. Entries come in key order.
 	Load(ctx context.Context) (entries []Entry, revision int64, err error)
 	// Commit applies all writes in one transaction if term is still the newest, and answers its revision. At most
-	// one write per key. The head key is written with it: it need not be among the writes.
+	// one write per key.
 	Commit(ctx context.Context, term Term, writes []Write) (revision int64, err error)
 	// Confirm shows by a linearizable read begun after the call that term is still the newest.
 	Confirm(ctx context.Context, term Term) error
-	// Announce puts one key without a term: for the keys that a node owns alone. The head key is written with it.
+	// Announce puts one key without a term: for the keys that a node owns alone.
 	Announce(ctx context.Context, write Write) (revision int64, err error)
-	// Head answers, linearizably, the revision of the newest commit, claim or announcement.
+	// Head answers, linearizably, the store's revision: that of the newest commit, claim or announcement, or a later one
+	// that Watch delivers an empty change for. 0 before the first claim.
 	Head(ctx context.Context) (revision int64, err error)
 	// Watch calls deliver for every change from revision from on, in order, without gap or duplicate, from one
 	// goroutine, until ctx ends, deliver answers false, or an error: ErrCompacted if history from there on is gone.
-	// A change is delivered whole. It blocks until it ends.
+	// A change is delivered whole; empty ones, and entries of the head key, may come beside. It blocks until it ends.
 	Watch(ctx context.Context, from int64, deliver func(Change) bool) error
 	// Leadership answers whether this node is where the coordinator should be (beside the raft leader), and a
 	// channel that is closed when that answer may have changed.

@@ -153,7 +153,8 @@ func foldOps(entries []*mvccpb.KeyValue) (ops []*pb.RequestOp, taken int, err er
 		}
 		ops = append(ops, deleteRange([]byte(key), nil))
 	}
-	return append(ops, logDeletes(entries[:taken])...), taken, nil
+	ops = append(ops, logDeletes(entries[:taken])...)
+	return append(ops, put(keyHead, headValue)), taken, nil
 }
 
 // logDeletes answers one range delete per member and term: what is folded of each is the first part of it.

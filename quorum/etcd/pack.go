@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/writ-io/writ/quorum"
 )
@@ -26,9 +28,19 @@ func logKey(term int64, member, sequence uint64) []byte {
 	return fmt.Appendf(nil, "%s%016x/%016x/%016x", logPrefix, term, member, sequence)
 }
 
+// sole begins a log entry that is all its commit wrote. No other begins like that: the length of a key is never 0.
+const sole = 0
+
+// markSole marks a log entry as sole.
+func markSole(packed []byte) []byte { return slices.Insert(packed, 0, sole) }
+
+func isSole(w quorum.Write) bool {
+	return strings.HasPrefix(w.Key, logPrefix) && len(w.Value) > 0 && w.Value[0] == sole
+}
+
 // pack answers the packed form of those writes that may be packed, nil if there are none, and the others.
 func pack(writes []quorum.Write) (packed []byte, direct []quorum.Write) {
-	size := 0
+	size := 1 // for markSole
 	for _, w := range writes {
 		size += len(w.Key) + len(w.Value) + 2*binary.MaxVarintLen32
 	}
@@ -54,6 +66,9 @@ func pack(writes []quorum.Write) (packed []byte, direct []quorum.Write) {
 
 // unpack calls visit for every write of a log entry, in order. Values are parts of packed; nil is a delete.
 func unpack(packed []byte, visit func(key string, value []byte)) error {
+	if len(packed) > 0 && packed[0] == sole {
+		packed = packed[1:]
+	}
 	for len(packed) > 0 {
 		key, rest, ok := cutBytes(packed, 0)
 		if !ok || len(key) == 0 {

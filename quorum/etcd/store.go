@@ -61,6 +61,9 @@ func (m *Member) Commit(ctx context.Context, term quorum.Term, writes []quorum.W
 	}
 	defer leave()
 	packed, direct := pack(writes)
+	if packed != nil && len(direct) == 0 {
+		packed = markSole(packed)
+	}
 	if packed != nil {
 		direct = append(direct, quorum.Write{Key: string(logKey(int64(term), m.ID(), m.packs.next())), Value: packed})
 	}
@@ -118,7 +121,7 @@ func (m *Member) Confirm(ctx context.Context, term quorum.Term) error {
 	return nil
 }
 
-// Head answers the revision of the newest commit; 0 if there was none.
+// Head answers the store's revision, which is that of the newest commit or of a fold after it; 0 if there was no commit.
 func (m *Member) Head(ctx context.Context) (int64, error) {
 	ctx, leave, err := m.gate.enter(ctx)
 	if err != nil {
@@ -129,7 +132,10 @@ func (m *Member) Head(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("head: %w", err)
 	}
-	return modRevision(head), nil
+	if len(head.Kvs) == 0 { // no claim yet
+		return 0, nil
+	}
+	return head.Header.Revision, nil
 }
 
 // Load reads the whole state at one revision.
@@ -224,8 +230,12 @@ func (m *Member) commit(ctx context.Context, term int64, writes []quorum.Write) 
 	return response.Header.Revision, nil
 }
 
-// operations answers writes as etcd's, with the head key last: its event ends the change for a watch.
+// operations answers writes as etcd's, with the head key last: its event ends the change for a watch. A sole log entry, which
+// most commits are, says so itself.
 func operations(writes []quorum.Write) []*pb.RequestOp {
+	if len(writes) == 1 && isSole(writes[0]) {
+		return []*pb.RequestOp{put([]byte(writes[0].Key), writes[0].Value)}
+	}
 	ops := make([]*pb.RequestOp, 0, len(writes)+1)
 	head := headValue
 	for _, write := range writes {

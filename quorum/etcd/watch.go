@@ -57,9 +57,10 @@ func (m *Member) Watch(ctx context.Context, from int64, deliver func(quorum.Chan
 	}
 }
 
-// assembler gathers the events of one revision into one change. Every commit writes the head key last, so its event
-// completes the change, no matter how etcd cuts events into responses. A revision that deletes from the log is a fold:
-// it moves what watchers have been told already.
+// assembler gathers the events of one revision into one change. A sole log entry is a change of its own; every other commit
+// writes the head key last, so its event completes the change, no matter how etcd cuts events into responses. A revision
+// that deletes from the log is a fold: it moves what watchers have been told already, and is delivered as an empty change,
+// so that whoever waits for the store's revision sees it come.
 type assembler struct {
 	change quorum.Change
 	fold   bool
@@ -88,8 +89,11 @@ func (a *assembler) add(event *mvccpb.Event) (complete []quorum.Change, err erro
 			return nil, fmt.Errorf("%s: %w", event.Kv.Key, err)
 		}
 	}
-	if string(event.Kv.Key) == quorum.KeyHead {
-		change, _ := a.take()
+	if string(event.Kv.Key) == quorum.KeyHead || len(event.Kv.Value) > 0 && isSole(quorum.Write{Key: string(event.Kv.Key), Value: event.Kv.Value}) {
+		change, fold := a.take()
+		if fold {
+			change.Entries = nil
+		}
 		complete = append(complete, change)
 	}
 	return complete, nil
