@@ -43,6 +43,7 @@ var coreFiles = []string{
 	"lease/table_queue.go",
 	"lease/table_timers.go",
 	"quorum/engine.go",
+	"quorum/engine_gather.go",
 	"quorum/engine_recover.go",
 	"quorum/engine_round.go",
 	"quorum/keys.go",

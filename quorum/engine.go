@@ -33,6 +33,7 @@ type Engine struct {
 	queue  []Submit
 	left   map[lease.CallID]bool // abandoned while something was in the queue
 	round  *round
+	gather gather
 	rounds uint64
 	// reserved is the ceiling that has been committed and not been witnessed yet; 0: none.
 	reserved uint64
@@ -279,6 +280,8 @@ func (e *Engine) wake() clock.Instant {
 		return e.retryAt
 	case e.role == Recovering && e.round == nil:
 		return e.waitUntil
+	case e.role == Serving && e.round == nil && e.gather.holds(e.now, len(e.queue)):
+		return e.gather.until
 	case e.role == Serving && e.round == nil:
 		return e.table.NextDue()
 	}
@@ -330,7 +333,7 @@ func (e *Engine) becomeFollower(m lease.Moment, retryAt clock.Instant) {
 	}
 	e.role, e.term, e.round, e.table, e.identity = Follower, 0, nil, nil, nil
 	e.queue, e.left, e.extra, e.extraBytes, e.dirtyID, e.reserved, e.unsent = nil, nil, nil, 0, false, 0, false
-	e.state, e.doubt = Loaded{}, false
+	e.state, e.doubt, e.gather = Loaded{}, false, gather{}
 	e.waitUntil, e.waitFor = clock.Never, ""
 	e.retryAt = retryAt
 }

@@ -94,7 +94,10 @@ func (e *Engine) startRound(m lease.Moment) {
 	if len(e.left) > 0 {
 		e.dropLeft()
 	}
-	taken := 0
+	if e.gather.holds(m.Now, len(e.queue)) {
+		return
+	}
+	taken, queued := 0, len(e.queue)
 	for taken < len(e.queue) && e.table.DirtyWrites()+len(e.extra) < roundRequested &&
 		e.table.DirtyBytes()+e.extraBytes < roundBytes/2 && e.table.TokensLeft() >= requestTokens {
 		replies = e.decide(m, e.queue[taken], replies)
@@ -106,6 +109,9 @@ func (e *Engine) startRound(m lease.Moment) {
 	}).Replies...)
 	e.reserve()
 	e.send(replies, e.writes())
+	if e.round != nil {
+		e.gather.started(m.Now, queued)
+	}
 }
 
 // decide steps the table by one request and collects its answers.
@@ -237,6 +243,7 @@ func (e *Engine) roundDone(m lease.Moment, ev RoundDone) {
 		return
 	}
 	e.round = nil
+	e.gather.done(m.Now, len(r.replies), len(e.queue))
 	e.effects.Replies = append(e.effects.Replies, r.replies...)
 	if r.ceiling != 0 {
 		e.effects.Witness = &Witnessed{Epoch: e.epoch(), Ceiling: r.ceiling}
