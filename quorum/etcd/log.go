@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -42,16 +44,29 @@ var demoted = map[string]bool{
 // end the process for trips fatal instead.
 func newZap(log hclog.Logger, fatal *trip) *zap.Logger {
 	hook := fatalHook{fatal}
-	return zap.New(&logCore{log: log}, zap.WithFatalHook(hook), zap.WithPanicHook(hook))
+	return zap.New(&logCore{log: log, trip: fatal}, zap.WithFatalHook(hook), zap.WithPanicHook(hook))
 }
 
 // logCore is a zapcore.Core over an hclog.Logger.
 type logCore struct {
 	log    hclog.Logger
+	trip   *trip
 	fields []any
 }
 
+// serverError is etcd's message about an error after which a server stops, and removedText what that says of a member that
+// was told by its peers that it has been removed. Nothing else tells: it may not have applied that change itself.
+const (
+	serverError = "server error"
+	removedText = "permanently removed from the cluster"
+)
+
+// Enabled lets warnings through also where they are not logged: see serverError.
 func (c *logCore) Enabled(level zapcore.Level) bool {
+	return level >= zapcore.WarnLevel || c.logs(level)
+}
+
+func (c *logCore) logs(level zapcore.Level) bool {
 	switch {
 	case level >= zapcore.ErrorLevel:
 		return c.log.IsError()
@@ -64,11 +79,11 @@ func (c *logCore) Enabled(level zapcore.Level) bool {
 }
 
 func (c *logCore) With(fields []zapcore.Field) zapcore.Core {
-	return &logCore{log: c.log, fields: append(slices.Clone(c.fields), pairs(fields)...)}
+	return &logCore{log: c.log, trip: c.trip, fields: append(slices.Clone(c.fields), pairs(fields)...)}
 }
 
 func (c *logCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(entry.Level) {
+	if c.logs(entry.Level) || entry.Message == serverError {
 		return checked.AddCore(entry, c)
 	}
 	return checked
@@ -76,6 +91,9 @@ func (c *logCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zap
 
 func (c *logCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	args := append(slices.Clone(c.fields), pairs(fields)...)
+	if entry.Message == serverError && strings.Contains(fmt.Sprint(args...), removedText) {
+		c.trip.removed.Store(true)
+	}
 	switch {
 	case entry.Level >= zapcore.ErrorLevel:
 		c.log.Error(entry.Message, args...)
@@ -116,6 +134,8 @@ func pairs(fields []zapcore.Field) []any {
 type trip struct {
 	dir string
 	c   chan struct{} // closed once err is set
+	// removed says that the server stopped because the member was removed. It is no failure.
+	removed atomic.Bool
 
 	mu  sync.Mutex
 	err *FailedError // guarded by mu

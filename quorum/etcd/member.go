@@ -180,7 +180,7 @@ func (m *Member) supervise() {
 // verdict says why the server stopped.
 func (m *Member) verdict() error {
 	switch {
-	case m.server.IsIDRemoved(m.ID()):
+	case m.trip.removed.Load(), m.server.IsIDRemoved(m.ID()):
 		return fmt.Errorf("%w: node %q, member %x; its directory %s can be deleted",
 			ErrRemoved, m.cfg.Name, m.ID(), m.cfg.DataDir)
 	case m.closing.Load():

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/writ-io/writ/quorum"
 )
 
@@ -214,5 +216,23 @@ func TestCloseHandsLeadershipOver(t *testing.T) {
 			t.Errorf("%s: confirm right after the leader closed: %v", m.cfg.Name, err)
 		}
 		cancel()
+	}
+}
+
+// A member that was away when it was removed learns of it from its peers, and says so, however little it logs.
+func TestRemovedWhileAway(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.Logger = hclog.NewNullLogger() })
+	away := c.configs[2]
+	id := c.members[2].ID()
+	if err := c.members[2].Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the member is removed", func() bool {
+		return c.members[0].RemoveMember(testContext(t), id) == nil
+	})
+	again := open(t, away)
+	wait(t, again.Done(), "the removed member stops")
+	if err := again.Err(); !errors.Is(err, ErrRemoved) {
+		t.Errorf("it ended with %v", err)
 	}
 }
