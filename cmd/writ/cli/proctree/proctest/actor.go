@@ -77,6 +77,8 @@ func (a Actor) play() int {
 	for _, sig := range append(a.Catch, a.EndOn...) {
 		signal.Notify(caught, sig)
 	}
+	// Without a signal to listen to, the runtime takes an actor that waits for its end for a deadlock, and ends it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGWINCH)
 	for _, sig := range a.Ignore {
 		signal.Ignore(sig)
 	}
