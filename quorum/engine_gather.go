@@ -25,9 +25,9 @@ type gather struct {
 
 const (
 	// A round waits for at most as long as the last one took, and never longer than this.
-	gatherMost = time.Millisecond
+	gatherMost = 2 * time.Millisecond
 	// gatherEnough requests need not wait for more.
-	gatherEnough = 64
+	gatherEnough = 128
 	// gatherRest is the most rounds in a row that start at once after waiting has not paid.
 	gatherRest = 32
 )

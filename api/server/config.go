@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -92,7 +93,7 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
-		c.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		c.Registry.MustRegister(newGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}
 	l := &c.Limits
 	setDefault(&l.RatePerSecond, defaultRatePerSecond)
@@ -103,6 +104,13 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Forward.Timeout, defaultTimeout)
 	setDefault(&c.MaxConnectionAge, defaultMaxConnectionAge)
 	return c
+}
+
+// newGoCollector adds to the usual metrics what the heap holds that is in use, apart from what waits to be collected.
+func newGoCollector() prometheus.Collector {
+	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(
+		collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)},
+	))
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -306,6 +306,7 @@ func TestMetrics(t *testing.T) {
 		`writ_server_forward_attempts_total{outcome="given_up"} 0`,
 		`writ_server_renew_batch_leases_count 0`,
 		`writ_server_watches 0`,
+		`go_gc_heap_live_bytes `,
 		`writ_server_certificate_not_after_seconds `,
 	} {
 		if !strings.Contains(body, want) {

@@ -151,11 +151,11 @@ func waitFor(ctx context.Context, client *clientv3.Client) error {
 	return err
 }
 
-// heap is a Writ process's live heap in bytes, after it has had time to collect.
+// heap is what was in use of a Writ process's heap when it was last collected, in bytes: the least of a few seconds.
 func (c *cluster) heap(ctx context.Context, i int) (float64, error) {
 	least := 0.0
 	for range 30 {
-		v, err := c.metric(ctx, i, "go_memstats_heap_alloc_bytes")
+		v, err := c.metric(ctx, i, "go_gc_heap_live_bytes")
 		if err != nil {
 			return 0, err
 		}
