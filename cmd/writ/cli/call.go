@@ -114,6 +114,9 @@ func (a *app) attemptTimeout(round, nodes int) time.Duration {
 	return max(a.timeout/time.Duration(nodes+1), min(a.timeout, time.Second<<min(round, 4)))
 }
 
+// deadlineSlack is by how much a node may see a deadline earlier than we do: the timer of a busy machine.
+const deadlineSlack = 100 * time.Millisecond
+
 // ask asks one node. A node that does not answer in time may have done what it was asked.
 func ask(ctx context.Context, endpoint string, creds credentials.TransportCredentials, limit time.Duration, do call) error {
 	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig())
@@ -124,7 +127,14 @@ func ask(ctx context.Context, endpoint string, creds credentials.TransportCreden
 	inner, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err = lease.FromError(do(inner, conn))
-	if err != nil && inner.Err() != nil && lease.ReasonOf(err) == "" {
+	if errors.Is(err, context.DeadlineExceeded) {
+		// The node knows our deadline, and may tell of its end a moment before we see it.
+		select {
+		case <-inner.Done():
+		case <-time.After(deadlineSlack):
+		}
+	}
+	if err != nil && lease.ReasonOf(err) == "" && (inner.Err() != nil || errors.Is(err, context.DeadlineExceeded)) {
 		return lease.Errorf(lease.ReasonUnknownOutcome, "no answer within %v", limit.Round(time.Millisecond))
 	}
 	return err
