@@ -196,7 +196,7 @@ func overlay(entries []quorum.Entry, log []*mvccpb.KeyValue) ([]quorum.Entry, er
 	newest := map[string]quorum.Entry{}
 	for _, kv := range byRevision(log) {
 		err := unpack(kv.Value, func(key string, value []byte) {
-			newest[key] = quorum.Entry{Key: key, Value: value, Revision: kv.ModRevision}
+			newest[key] = quorum.Entry{Key: key, Value: bytes.Clone(value), Revision: kv.ModRevision}
 		})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", kv.Key, err)

@@ -83,7 +83,8 @@ func (a *assembler) add(event *mvccpb.Event) (complete []quorum.Change, err erro
 		a.fold = true
 	default:
 		err = unpack(event.Kv.Value, func(key string, value []byte) {
-			a.change.Entries = append(a.change.Entries, quorum.Entry{Key: key, Value: value, Revision: revision})
+			// Cloned, so that one entry that is kept does not keep the whole commit.
+			a.change.Entries = append(a.change.Entries, quorum.Entry{Key: key, Value: bytes.Clone(value), Revision: revision})
 		})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", event.Kv.Key, err)
