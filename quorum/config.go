@@ -25,7 +25,8 @@ type Config struct {
 	Policy   lease.Policy
 	// Retention is how long records of free resources are kept; 0: the table's default.
 	Retention time.Duration
-	// TokenBlock is how many tokens are reserved at a time; 0: the engine's default. At least 8,192.
+	// TokenBlock is how many tokens are reserved at a time, 8,192 to 16,777,216; 0: the engine's default. A takeover skips
+	// what is left of a block.
 	TokenBlock uint64
 	// PreferredRegions lists where the coordinator should be, best first; empty: anywhere.
 	PreferredRegions []string
@@ -42,6 +43,12 @@ type Config struct {
 	Clock  clock.Clock
 	Logger hclog.Logger
 }
+
+// Bounds of TokenBlock: enough for the largest round, and so few that takeovers do not use the sequences up.
+const (
+	minTokenBlock = 8192
+	maxTokenBlock = 1 << 24
+)
 
 // Signer signs writs and shows the public keys that verify them.
 type Signer interface {
@@ -62,8 +69,8 @@ func (c *Config) Validate() error {
 	if c.KeepRevisions == 0 {
 		c.KeepRevisions = 200_000
 	}
-	if c.TokenBlock != 0 && c.TokenBlock < 8192 {
-		return lease.Invalid("token_block", fmt.Sprintf("is %d", c.TokenBlock), "use at least 8192")
+	if c.TokenBlock != 0 && (c.TokenBlock < minTokenBlock || c.TokenBlock > maxTokenBlock) {
+		return lease.Invalid("token_block", fmt.Sprintf("is %d", c.TokenBlock), fmt.Sprintf("use %d to %d", minTokenBlock, maxTokenBlock))
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System()
