@@ -24,7 +24,8 @@ type desk struct {
 	seen     string
 }
 
-// sit starts a shell script at a terminal of its own.
+// sit starts a shell script at a terminal of its own. The shell stays when the script is over: the end of a session takes
+// what is on its way to the screen with it.
 func sit(t *testing.T, env []string, script string) *desk {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -42,7 +43,7 @@ func sit(t *testing.T, env []string, script string) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{keyboard: master, screen: make(chan string, 1000), shell: exec.Command("sh", "-c", script, os.Args[0])}
+	d := &desk{keyboard: master, screen: make(chan string, 1000), shell: exec.Command("sh", "-c", script+"\nread end", os.Args[0])}
 	d.shell.Env = slices.Concat(os.Environ(), env, []string{mainVariable + "=1", proctest.Brisk})
 	d.shell.Stdin, d.shell.Stdout, d.shell.Stderr = slave, slave, slave
 	d.shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
