@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -59,13 +60,18 @@ func startCluster(ctx context.Context, o options, kind string, tm timing) (*clus
 	return c, nil
 }
 
+// freeAddress answers an address that nobody listens on. It is below the ports that the kernel gives to connections: one of
+// those could be taken again before the server has it.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var last error
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(15_000)))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+		last = err
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
+	return "", last
 }
 
 func (c *cluster) start(i int) error {
