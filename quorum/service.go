@@ -2,21 +2,17 @@ package quorum
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"google.golang.org/protobuf/proto"
-
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
 )
 
 // Service is one node: the shell around the engine, the node's view of the state, and what the node tells the others. It
-// carries the engine's effects out on the store and brings the results back, in one loop.
+// carries the engine's effects out on the store and brings the results back.
 type Service struct {
 	config Config
 	member Member
@@ -29,7 +25,7 @@ type Service struct {
 	wg     sync.WaitGroup
 
 	// Whoever has an event steps the engine, under engineMu, so that a command and the end of a round cost no change of
-	// goroutine. Nothing that blocks is done under it.
+	// goroutine. Nothing that blocks is done under it. It is taken by withEngine and turn alone.
 	engineMu sync.Mutex
 	engine   *Engine
 	armed    clock.Instant // guarded by engineMu; when the loop's timer fires
@@ -119,9 +115,7 @@ func (s *Service) pause(ctx context.Context) bool {
 
 // Close stops the node: open requests are answered with NOT_COORDINATOR, so that callers turn to another node.
 func (s *Service) Close() {
-	s.engineMu.Lock()
-	s.over = true
-	s.engineMu.Unlock()
+	s.withEngine(func() { s.over = true })
 	s.cancel()
 	s.wg.Wait()
 	s.mu.Lock()
@@ -189,138 +183,6 @@ func (s *Service) do(ctx context.Context, command any) (any, error) {
 	}
 }
 
-// loop tells the engine of the time and of leadership.
-func (s *Service) loop() {
-	timer := s.clock.NewTimer(clock.Never)
-	defer timer.Stop()
-	leader, leadership := s.member.Leadership()
-	s.step(Leadership{Leader: leader})
-	for {
-		s.engineMu.Lock()
-		if next := s.engine.effects.Wake; next != s.armed {
-			s.armed = next
-			timer.Reset(next)
-		}
-		s.engineMu.Unlock()
-		select {
-		case <-s.rearm:
-		case <-leadership:
-			leader, leadership = s.member.Leadership()
-			s.step(Leadership{Leader: leader})
-		case <-timer.C():
-			s.engineMu.Lock()
-			s.armed = clock.Never
-			s.engineMu.Unlock()
-			s.step(Tick{})
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-// step steps the engine by everything that has arrived, then by ev: it goes into the round that ev may make room for.
-func (s *Service) step(ev EngineEvent) {
-	s.engineMu.Lock()
-	s.drainLocked()
-	s.stepLocked(ev)
-	s.engineMu.Unlock()
-	s.turn()
-}
-
-// turn steps the engine by what has arrived, unless somebody is about to: who has the engine looks again after it.
-func (s *Service) turn() {
-	for s.arrived() && s.engineMu.TryLock() {
-		s.drainLocked()
-		s.engineMu.Unlock()
-	}
-}
-
-func (s *Service) arrived() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.inbox) > 0
-}
-
-// drainLocked takes in everything that has arrived, in order. The caller holds engineMu.
-func (s *Service) drainLocked() {
-	s.mu.Lock()
-	items := s.inbox
-	s.inbox = nil
-	s.mu.Unlock()
-	var submits Submits
-	for _, item := range items {
-		if item.abandoned == 0 {
-			submits = append(submits, item.submit)
-			continue
-		}
-		if len(submits) > 0 {
-			s.stepLocked(submits)
-			submits = nil
-		}
-		s.stepLocked(Abandoned{ID: item.abandoned})
-	}
-	if len(submits) > 0 {
-		s.stepLocked(submits)
-	}
-}
-
-func (s *Service) stepLocked(ev EngineEvent) {
-	if s.over {
-		return
-	}
-	was := s.engine.Role()
-	effects := s.engine.Step(s.moment(), ev)
-	s.perform(effects)
-	s.publish(was)
-	if effects.Wake.Before(s.armed) {
-		select {
-		case s.rearm <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (s *Service) publish(was Role) {
-	s.mu.Lock()
-	s.role, s.held = s.engine.Role(), s.engine.Held()
-	s.waitFor, s.until = s.engine.Waiting()
-	s.mu.Unlock()
-	if now := s.engine.Role(); now != was {
-		s.logger.Debug("role changed", "from", was, "to", now)
-		s.view.poke()
-	}
-}
-
-// perform carries effects out. Everything that blocks happens elsewhere and comes back as an event.
-func (s *Service) perform(e *Effects) {
-	if e.Warning != "" {
-		s.logger.Warn(e.Warning)
-	}
-	s.answer(e.Replies)
-	if e.DropAll {
-		s.dropAll()
-	}
-	switch {
-	case e.Claim != 0:
-		attempt := e.Claim
-		s.own(func() { s.claim(attempt) })
-	case e.Load != 0:
-		attempt, term := e.Load, e.Term
-		s.own(func() { s.load(attempt, term) })
-	case e.Commit != nil || e.Confirm:
-		w := roundWork{number: e.Round, term: e.Term, commit: e.Commit, confirm: e.Confirm}
-		select {
-		case s.rounds <- w:
-		default: // the worker is still busy with a round of a term that was given up
-			s.own(func() { s.carryOut(w) })
-		}
-	}
-	if w := e.Witness; w != nil {
-		witnessed := *w
-		s.own(func() { s.witnessCeiling(witnessed) })
-	}
-}
-
 // answer hands replies out. The caller holds engineMu, or the engine is over.
 func (s *Service) answer(replies []lease.Reply) {
 	if len(replies) == 0 {
@@ -364,66 +226,4 @@ func (s *Service) dropAll() {
 	}
 	s.mu.Unlock()
 	s.answer(replies)
-}
-
-// work carries out rounds.
-func (s *Service) work() {
-	for {
-		select {
-		case w := <-s.rounds:
-			s.carryOut(w)
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-// carryOut commits or confirms. A round that has no outcome after two elections is unknown.
-func (s *Service) carryOut(w roundWork) {
-	ctx, cancel := context.WithTimeout(s.ctx, 2*s.config.Election)
-	defer cancel()
-	var err error
-	if w.confirm {
-		err = s.member.Confirm(ctx, w.term)
-	} else {
-		_, err = s.member.Commit(ctx, w.term, w.commit)
-	}
-	if err != nil {
-		s.logger.Debug("round failed", "commit", !w.confirm, "writes", len(w.commit), "error", err)
-	}
-	s.step(RoundDone{Round: w.number, Err: err})
-}
-
-func (s *Service) claim(attempt uint64) {
-	var nonce [12]byte
-	_, _ = rand.Read(nonce[:]) // never fails
-	value, err := proto.Marshal(&writv1.TermRecord{Node: s.config.Name, Nonce: uint64(s.clock.Wall().UnixNano())})
-	ctx, cancel := context.WithTimeout(s.ctx, 2*s.config.Election)
-	defer cancel()
-	var term Term
-	if err == nil {
-		term, err = s.member.Claim(ctx, value)
-	}
-	if err != nil {
-		s.logger.Debug("claim failed", "error", err)
-	}
-	s.step(Claimed{Attempt: attempt, Term: term, Nonce: hex.EncodeToString(nonce[:]), Err: err})
-}
-
-// load hands the state over once the view has delivered the claim's own event.
-func (s *Service) load(attempt uint64, term Term) {
-	ctx, cancel := context.WithTimeout(s.ctx, 4*s.config.Election)
-	defer cancel()
-	if err := s.view.reach(ctx, int64(term)); err != nil {
-		s.step(Loaded{Attempt: attempt, Err: err})
-		return
-	}
-	state, err := s.view.loadState()
-	r := s.view.roster()
-	state.Attempt, state.Err = attempt, err
-	state.Identity, state.Nodes, state.Members, state.Own = r.identity, sortedNodes(r.nodes), s.member.Members(), s.witnessed()
-	if err != nil {
-		s.logger.Error("the state is unreadable", "error", err)
-	}
-	s.step(state)
 }
