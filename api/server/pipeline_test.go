@@ -207,10 +207,11 @@ func TestPipelineThatMakesNoSenseEnds(t *testing.T) {
 	}
 }
 
+// manyCalls have the ids from 10 on.
 func manyCalls(n int) []*writv1.PipelineCall {
 	calls := make([]*writv1.PipelineCall, n)
 	for i := range calls {
-		calls[i] = pipedAcquire(uint64(i+1), fmt.Sprintf("r/%d", i), time.Second)
+		calls[i] = pipedAcquire(uint64(i+10), fmt.Sprintf("r/%d", i), time.Second)
 	}
 	return calls
 }
@@ -298,9 +299,16 @@ func TestLimitsCountPipelinedCalls(t *testing.T) {
 			<-ctx.Done()
 			return lease.AcquireOutcome{}, lease.ErrNoQuorum
 		}
-		p := a.dial(app).pipeline(t)
+		c := a.dial(app)
+		p := c.pipeline(t)
 		p.send(pipedAcquire(1, "a", time.Second), pipedAcquire(2, "b", time.Second), pipedRelease(3, "c"), abandoned(1), pipedRelease(4, "c"))
 		p.want(map[uint64]string{3: "LIMIT", 4: "released"})
+		// What the limits count ends with the stream, also while it takes calls in.
+		p.send(manyCalls(maxPipelined / 2)...)
+		if err := c.conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "nothing is counted any more", func() bool { return a.server.chain.limiter.running.Load() == 0 })
 	})
 }
 
