@@ -40,6 +40,10 @@ func main() {
 	}
 	profile := flag.String("cpuprofile", "", "write a profile of the client's side to this file")
 	flag.Parse()
+	if o.clients < 0 || o.side != "" && !slices.Contains(kinds[:], o.side) {
+		fmt.Fprintf(os.Stderr, "bench: -side is etcd or writ, -clients 0 or more; got %q and %d\n", o.side, o.clients)
+		os.Exit(2)
+	}
 	if *profile != "" {
 		file, err := os.Create(*profile)
 		if err == nil {

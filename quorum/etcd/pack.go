@@ -34,8 +34,8 @@ const sole = 0
 // markSole marks a log entry as sole.
 func markSole(packed []byte) []byte { return slices.Insert(packed, 0, sole) }
 
-func isSole(w quorum.Write) bool {
-	return strings.HasPrefix(w.Key, logPrefix) && len(w.Value) > 0 && w.Value[0] == sole
+func isSole(key string, value []byte) bool {
+	return strings.HasPrefix(key, logPrefix) && len(value) > 0 && value[0] == sole
 }
 
 // pack answers the packed form of those writes that may be packed, nil if there are none, and the others.

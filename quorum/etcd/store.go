@@ -61,10 +61,10 @@ func (m *Member) Commit(ctx context.Context, term quorum.Term, writes []quorum.W
 	}
 	defer leave()
 	packed, direct := pack(writes)
-	if packed != nil && len(direct) == 0 {
-		packed = markSole(packed)
-	}
 	if packed != nil {
+		if len(direct) == 0 {
+			packed = markSole(packed)
+		}
 		direct = append(direct, quorum.Write{Key: string(logKey(int64(term), m.ID(), m.packs.next())), Value: packed})
 	}
 	revision, err := m.commit(ctx, int64(term), direct)
@@ -233,7 +233,7 @@ func (m *Member) commit(ctx context.Context, term int64, writes []quorum.Write) 
 // operations answers writes as etcd's, with the head key last: its event ends the change for a watch. A sole log entry, which
 // most commits are, says so itself.
 func operations(writes []quorum.Write) []*pb.RequestOp {
-	if len(writes) == 1 && isSole(writes[0]) {
+	if len(writes) == 1 && isSole(writes[0].Key, writes[0].Value) {
 		return []*pb.RequestOp{put([]byte(writes[0].Key), writes[0].Value)}
 	}
 	ops := make([]*pb.RequestOp, 0, len(writes)+1)

@@ -90,7 +90,7 @@ func (a *assembler) add(event *mvccpb.Event) (complete []quorum.Change, err erro
 			return nil, fmt.Errorf("%s: %w", event.Kv.Key, err)
 		}
 	}
-	if string(event.Kv.Key) == quorum.KeyHead || len(event.Kv.Value) > 0 && isSole(quorum.Write{Key: string(event.Kv.Key), Value: event.Kv.Value}) {
+	if key := string(event.Kv.Key); key == quorum.KeyHead || isSole(key, event.Kv.Value) {
 		change, fold := a.take()
 		if fold {
 			change.Entries = nil
