@@ -1,0 +1,132 @@
+package plan
+
+import "time"
+
+// Plan is one run. Everything random in it that the plan does not say is derived from Seed.
+type Plan struct {
+	// Name is that of the scenario, one word; empty if the plan was drawn.
+	Name string
+	// About says in a line or more what the scenario shows.
+	About []string
+	Seed  uint64
+	Store Store
+	// Duration is how long clients work and faults happen. Then everything is healed, and must make progress again.
+	Duration time.Duration
+	// Election is the election timeout, Heartbeat a tick of raft: Election is at least 5 of them.
+	Election, Heartbeat time.Duration
+	// Policy of every node.
+	MaxTTL    time.Duration
+	LockDelay time.Duration
+	Retention time.Duration
+	// SyncDelay is how long a disk usually takes to flush.
+	SyncDelay time.Duration
+	// Sample is how many operations of one resource are recorded and judged for linearizability; 0: none.
+	Sample int
+
+	Links    []Link
+	Nodes    []Node
+	Clients  []Client
+	Watchers []Watcher
+	Faults   []Fault
+	// Expect lists the invariants that this run breaks, such as S4; empty: none.
+	Expect []string
+}
+
+// Store is what the nodes replicate their state with.
+type Store string
+
+// The stores.
+const (
+	Raft Store = "raft" // real raft, a replica on each node
+	Fast Store = "fast" // one copy with unknown outcomes and delays
+)
+
+// Link is the way between two regions, in both directions. Two regions without one are 1 ms apart.
+type Link struct {
+	A, B   string
+	RTT    time.Duration
+	Jitter time.Duration // mean, each way
+	Loss   int           // thousandths
+	Dup    int           // thousandths
+}
+
+// Node is a node of the quorum. Its name starts with n, as n1.
+type Node struct {
+	Name, Region string
+	// PPM is by how many millionths its clock runs fast; negative: slow.
+	PPM int64
+}
+
+// Client is a process that takes leases and writes under them. Its name starts with c.
+type Client struct {
+	Name, Region string
+	PPM          int64
+	// Resources that it takes, one after the other, or with All together.
+	Resources []string
+	All       bool
+	TTL       time.Duration
+	// Hold is for how long it keeps a lease, and Think how long it rests afterwards: means.
+	Hold, Think time.Duration
+	// Write is how often it writes to the storage while it holds; 0: never. Checkpoint likewise.
+	Write, Checkpoint time.Duration
+	Priority          int32
+	// Impatience is how many of a thousand waits it gives up; Leave how many leases it leaves to run out.
+	Impatience, Leave int
+}
+
+// Watcher follows the resources under a prefix, at one node after the other. Its name starts with w.
+type Watcher struct {
+	Name, Region string
+	Prefix       string
+	// Stay is how long it stays at a node before it resumes at another: a mean.
+	Stay time.Duration
+}
+
+// Fault is something that goes wrong, or that an operator does, at an instant and, where that means something, for a while.
+type Fault struct {
+	At, For time.Duration
+	Kind    Kind
+	// Who it concerns: names of actors or regions. A and B are the two sides of what concerns links; B empty: all others.
+	A, B []string
+	// Amount: thousandths for lossy and duplicate; otherwise 0.
+	Amount int
+	// By is a duration: how much slower, how far a clock jumps.
+	By time.Duration
+}
+
+// Kind is what goes wrong.
+type Kind string
+
+// The kinds. A is the first list of names, B the second.
+const (
+	// Network.
+	Cut       Kind = "cut"       // nothing passes between A and B
+	OneWay    Kind = "oneway"    // nothing passes from A to B
+	Bridge    Kind = "bridge"    // A's first reaches all; the rest of A and B do not reach each other
+	Clog      Kind = "clog"      // what goes between A and B is held back, and arrives in the end
+	Swizzle   Kind = "swizzle"   // A's links clog one after the other, and unclog in another order
+	Lossy     Kind = "lossy"     // Amount thousandths between A and B are lost
+	Duplicate Kind = "duplicate" // Amount thousandths between A and B come twice
+	Slow      Kind = "slow"      // By longer between A and B, with as much jitter
+	// Processes.
+	Crash     Kind = "crash"      // A's die, and are started again when For is over
+	CrashLoop Kind = "crash-loop" // A's die every By
+	Pause     Kind = "pause"      // A's stand still
+	Freeze    Kind = "freeze"     // A's machines stand still, and their clocks miss it
+	WallJump  Kind = "wall-jump"  // A's time of day jumps By
+	// Disks.
+	SlowDisk Kind = "slow-disk" // A's flushes take By longer
+	FullDisk Kind = "full-disk" // A's disks take nothing more
+	TornDisk Kind = "torn-disk" // A's die in the middle of a write, whose tail is torn
+	Wipe     Kind = "wipe"      // A's disk is lost; an operator replaces the member
+	OldDisk  Kind = "old-disk"  // A's disk is put back to what it was By ago, but not its witness
+	// Operators.
+	Move       Kind = "move"        // the coordinator is moved to A's first
+	AddNode    Kind = "add"         // A's first joins
+	RemoveNode Kind = "remove"      // A's first is removed
+	Force      Kind = "force"       // the holder of a resource in A is forced to let go
+	Backup     Kind = "backup"      // a snapshot is taken
+	Restore    Kind = "restore"     // every node is restored from the last snapshot
+	NewCluster Kind = "new-cluster" // A's first is forced into a cluster of its own; the others join it empty
+	Twice      Kind = "twice"       // requests are sent twice for a while
+)
