@@ -46,7 +46,10 @@ var coreFiles = []string{
 	"quorum/engine_gather.go",
 	"quorum/engine_recover.go",
 	"quorum/engine_round.go",
+	"quorum/image.go",
 	"quorum/keys.go",
+	"quorum/memory.go",
+	"quorum/telling.go",
 }
 
 func TestCoreFilesCarryTheDirective(t *testing.T) {

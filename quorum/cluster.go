@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
@@ -67,7 +65,7 @@ func (s *Service) Status() Status {
 	s.mu.Unlock()
 	st := Status{
 		Node: s.config.Name, Cluster: s.config.Cluster, Incarnation: r.identity.GetIncarnation(), Epoch: fence.Epoch(r.identity.GetEpoch()),
-		Coordinator: coordinator.Name, Term: Term(r.termRev), Nodes: s.Nodes(), Revision: r.revision,
+		Coordinator: coordinator.Name, Term: r.termRev, Nodes: s.Nodes(), Revision: r.revision,
 		DBBytes: p.DBBytes, QuotaBytes: s.softQuota(), Leases: held,
 	}
 	if until != clock.Never {
@@ -98,14 +96,6 @@ func (s *Service) Status() Status {
 func (s *Service) published() bool {
 	id := s.member.ID()
 	return slices.ContainsFunc(s.member.Members(), func(m MemberInfo) bool { return m.ID == id && m.Started })
-}
-
-func (s *Service) incarnationOf(e Entry) string {
-	var id writv1.IdentityRecord
-	if err := proto.Unmarshal(e.Value, &id); err != nil {
-		return ""
-	}
-	return id.Incarnation
 }
 
 // Sign signs a writ with this node's key.

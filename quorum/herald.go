@@ -1,10 +1,7 @@
 package quorum
 
 import (
-	"cmp"
 	"context"
-	"maps"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -25,7 +22,9 @@ func (s *Service) herald() {
 	var earlier Progress
 	for {
 		r := s.view.roster()
-		s.takeNote(r, earlier)
+		s.saveWitness(func(w *writv1.WitnessRecord) *writv1.WitnessRecord {
+			return NoteIdentity(w, r.identity, r.revision, earlier)
+		})
 		if !s.announce(r) {
 			if !s.pause(s.ctx) {
 				return
@@ -36,54 +35,13 @@ func (s *Service) herald() {
 		select {
 		case <-r.changed:
 		case <-tick.C:
-			s.saveWitness(func(w *writv1.WitnessRecord) { s.noteProgress(w, earlier) })
+			revision := s.view.roster().revision
+			s.saveWitness(func(w *writv1.WitnessRecord) *writv1.WitnessRecord { return NoteProgress(w, revision, earlier) })
 			earlier = s.member.Progress()
 		case <-s.ctx.Done():
 			return
 		}
 	}
-}
-
-func sortedNodes(nodes map[string]*writv1.NodeRecord) []*writv1.NodeRecord {
-	return slices.SortedFunc(maps.Values(nodes), func(a, b *writv1.NodeRecord) int { return cmp.Compare(a.Name, b.Name) })
-}
-
-// takeNote writes what the quorum has committed about itself into the witness, unless that contradicts the witness:
-// then the contradiction has to be seen, not overwritten.
-func (s *Service) takeNote(r roster, earlier Progress) {
-	id := r.identity
-	if id == nil {
-		return
-	}
-	w := s.witnessed()
-	newer := id.Epoch > w.Epoch
-	same := id.Epoch == w.Epoch && w.Foreign == "" && (w.Incarnation == "" || w.Incarnation == id.Incarnation)
-	if !newer && !same {
-		return
-	}
-	if !newer && w.Incarnation == id.Incarnation && w.Ceiling >= id.Ceiling && w.MaxTtlMs >= id.MaxTtlMs {
-		return
-	}
-	s.saveWitness(func(w *writv1.WitnessRecord) {
-		if newer {
-			w.Ceiling, w.Foreign = 0, ""
-		}
-		w.Incarnation, w.Epoch = id.Incarnation, id.Epoch
-		w.Ceiling = max(w.Ceiling, id.Ceiling)
-		w.MaxTtlMs = max(w.MaxTtlMs, id.MaxTtlMs)
-		if newer {
-			w.Revision = 0
-		}
-		s.noteProgress(w, earlier)
-	})
-}
-
-func (s *Service) noteProgress(w *writv1.WitnessRecord, p Progress) {
-	if w.Incarnation == "" || w.Foreign != "" {
-		return
-	}
-	w.RaftTerm, w.AppliedIndex = max(w.RaftTerm, p.RaftTerm), max(w.AppliedIndex, p.AppliedIndex)
-	w.Revision = max(w.Revision, s.view.roster().revision)
 }
 
 // witnessed is what this node remembers. The record is never changed in place.
@@ -93,12 +51,15 @@ func (s *Service) witnessed() *writv1.WitnessRecord {
 	return s.witness
 }
 
-// saveWitness changes the witness and makes it durable before anybody can see it.
-func (s *Service) saveWitness(change func(*writv1.WitnessRecord)) bool {
+// saveWitness makes the next witness durable before anybody can see it. What answers the one that it was given changes
+// nothing.
+func (s *Service) saveWitness(note func(*writv1.WitnessRecord) *writv1.WitnessRecord) bool {
 	s.witnessMu.Lock()
 	defer s.witnessMu.Unlock()
-	next := proto.CloneOf(s.witness)
-	change(next)
+	next := note(s.witness)
+	if next == s.witness {
+		return true
+	}
 	next.Cluster, next.Node, next.MemberId = s.config.Cluster, s.config.Name, s.member.ID()
 	if proto.Equal(next, s.witness) {
 		return true
@@ -122,15 +83,9 @@ func (s *Service) witnessCeiling(w Witnessed) {
 	s.step(w)
 }
 
-func (s *Service) tryWitness(w Witnessed) bool {
-	return s.saveWitness(func(next *writv1.WitnessRecord) {
-		id := s.view.roster().identity
-		if next.Foreign == "" && id != nil && uint32(w.Epoch) == id.Epoch && next.Epoch <= id.Epoch {
-			next.Incarnation, next.Epoch = id.Incarnation, id.Epoch
-		}
-		if next.Epoch == uint32(w.Epoch) {
-			next.Ceiling = max(next.Ceiling, w.Ceiling)
-		}
+func (s *Service) tryWitness(ceiling Witnessed) bool {
+	return s.saveWitness(func(w *writv1.WitnessRecord) *writv1.WitnessRecord {
+		return NoteCeiling(w, s.view.roster().identity, ceiling)
 	})
 }
 
@@ -140,23 +95,13 @@ func (s *Service) announce(r roster) bool {
 	if err != nil {
 		s.logger.Error("no public keys to announce", "error", err)
 	}
-	w := proto.CloneOf(s.witnessed())
 	n := &writv1.NodeRecord{
 		Name: s.config.Name, Region: s.config.Region, ApiAddress: s.config.APIAddress, HttpAddress: s.config.HTTPAddress,
 		PeerUrl: s.config.PeerURL, MemberId: s.member.ID(), Version: s.config.Version, Principal: string(s.config.Principal),
-		Jwks: string(jwks), Witness: w, RecoveryId: r.identity.GetRecovery().GetId(),
+		Jwks: string(jwks), Witness: s.witnessed(), RecoveryId: r.identity.GetRecovery().GetId(),
 	}
-	known := r.nodes[s.config.Name]
-	if known != nil && known.Witness != nil {
-		// Progress moves all the time and is not worth an announcement of its own.
-		if known.Witness.Epoch == w.Epoch && known.Witness.Incarnation == w.Incarnation {
-			w.RaftTerm, w.AppliedIndex, w.Revision = known.Witness.RaftTerm, known.Witness.AppliedIndex, known.Witness.Revision
-			w.Ceiling = known.Witness.Ceiling
-		}
-		if proto.Equal(known, n) {
-			return true
-		}
-		n.Witness = s.witnessed()
+	if !WorthAnnouncing(r.nodes[s.config.Name], n) {
+		return true
 	}
 	value, err := proto.Marshal(n)
 	if err != nil {

@@ -199,13 +199,14 @@ func (s *Service) claim(attempt uint64) {
 func (s *Service) load(attempt uint64, term Term) {
 	ctx, cancel := context.WithTimeout(s.ctx, 4*s.config.Election)
 	defer cancel()
-	if err := s.view.reach(ctx, int64(term)); err != nil {
+	if err := s.view.reachTerm(ctx, term); err != nil {
 		s.step(Loaded{Attempt: attempt, Err: err})
 		return
 	}
-	state, err := s.view.loadState()
-	r := s.view.roster()
+	state, err := s.view.snapshot().Loaded()
 	state.Attempt, state.Err = attempt, err
+	// What the nodes have told since counts too: decoding everything takes a while.
+	r := s.view.roster()
 	state.Identity, state.Nodes, state.Members, state.Own = r.identity, sortedNodes(r.nodes), s.member.Members(), s.witnessed()
 	if err != nil {
 		s.logger.Error("the state is unreadable", "error", err)

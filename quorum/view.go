@@ -3,14 +3,10 @@ package quorum
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/btree"
 	"github.com/hashicorp/go-hclog"
-	"google.golang.org/protobuf/proto"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
@@ -23,26 +19,14 @@ type view struct {
 	logger hclog.Logger
 
 	mu       sync.Mutex
-	tree     *btree.BTreeG[Entry]
-	revision int64
-	advanced chan struct{} // closed and replaced whenever revision grows
-	term     *writv1.TermRecord
-	termRev  int64
-	identity *writv1.IdentityRecord
-	nodes    map[string]*writv1.NodeRecord
+	image    *Image
+	advanced chan struct{} // closed and replaced whenever the image's revision grows
 	// changed is closed and replaced when term, identity or nodes change.
 	changed chan struct{}
 }
 
 func newView(store Store, logger hclog.Logger) *view {
-	return &view{
-		store: store, logger: logger, tree: newTree(), nodes: map[string]*writv1.NodeRecord{},
-		advanced: make(chan struct{}), changed: make(chan struct{}),
-	}
-}
-
-func newTree() *btree.BTreeG[Entry] {
-	return btree.NewG(32, func(a, b Entry) bool { return a.Key < b.Key })
+	return &view{store: store, logger: logger, image: NewImage(), advanced: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // run keeps the view until ctx ends. Whatever goes wrong, it loads the state anew and goes on.
@@ -71,84 +55,62 @@ func (v *view) run(ctx context.Context, retry func(context.Context) bool) {
 func (v *view) reset(entries []Entry, revision int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if revision < v.revision {
-		return // an older state than the one in hand: never go back
+	if v.image.Reset(entries, revision) {
+		v.tellLocked(true)
 	}
-	v.tree = newTree()
-	v.nodes = map[string]*writv1.NodeRecord{}
-	v.term, v.identity = nil, nil
-	for _, e := range entries {
-		v.put(e)
-	}
-	v.advance(revision)
-	close(v.changed)
-	v.changed = make(chan struct{})
 }
 
 func (v *view) apply(c Change) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if c.Revision <= v.revision {
-		return
-	}
-	told := false
-	for _, e := range c.Entries {
-		told = v.put(e) || told
-	}
-	v.advance(c.Revision)
-	if told {
-		close(v.changed)
-		v.changed = make(chan struct{})
+	if before := v.image.Revision(); c.Revision > before {
+		v.tellLocked(v.image.Apply(c))
 	}
 }
 
-func (v *view) advance(revision int64) {
-	v.revision = revision
+// tellLocked wakes those who wait for a revision, and, if changed, for a change. Caller holds mu.
+func (v *view) tellLocked(changed bool) {
+	for _, err := range v.image.TakeUnreadable() {
+		v.logger.Error("unreadable record", "error", err)
+	}
 	close(v.advanced)
 	v.advanced = make(chan struct{})
+	if changed {
+		v.pokeLocked()
+	}
 }
 
-// put takes one entry in and says whether it is one that the node itself acts on. Caller holds mu.
-func (v *view) put(e Entry) (told bool) {
-	if e.Value == nil {
-		v.tree.Delete(e)
-	} else {
-		v.tree.ReplaceOrInsert(e)
-	}
-	switch {
-	case strings.HasPrefix(e.Key, prefixLease), strings.HasPrefix(e.Key, prefixCheckpoint), e.Key == KeyHead:
-		return false
-	case e.Key == KeyTerm:
-		v.term, v.termRev = decode(v, e, &writv1.TermRecord{}), e.Revision
-		return true
-	case e.Key == KeyIdentity:
-		v.identity = decode(v, e, &writv1.IdentityRecord{})
-		return true
-	}
-	if name, ok := cutKey(e.Key, prefixNode); ok {
-		delete(v.nodes, name)
-		if e.Value != nil {
-			v.nodes[name] = decode(v, e, &writv1.NodeRecord{})
-		}
-		return true
-	}
-	return false
+// poke tells those who wait for changes to look again.
+func (v *view) poke() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.pokeLocked()
 }
 
-func decode[M proto.Message](v *view, e Entry, m M) M {
-	if err := proto.Unmarshal(e.Value, m); err != nil {
-		v.logger.Error("unreadable record", "key", e.Key, "error", err)
-	}
-	return m
+func (v *view) pokeLocked() {
+	close(v.changed)
+	v.changed = make(chan struct{})
 }
+
+// readTimeout bounds a linearizable read whose caller set no deadline.
+const readTimeout = 5 * time.Second
 
 // reach waits until the view is at revision.
 func (v *view) reach(ctx context.Context, revision int64) error {
+	return v.until(ctx, revision, func(i *Image) bool { return i.Revision() >= revision })
+}
+
+// reachTerm waits until the view has the claim of that term.
+func (v *view) reachTerm(ctx context.Context, term Term) error {
+	return v.until(ctx, int64(term), func(i *Image) bool { return i.Has(term) })
+}
+
+func (v *view) until(ctx context.Context, revision int64, there func(*Image) bool) error {
 	for {
 		v.mu.Lock()
-		at, advanced := v.revision, v.advanced
+		ok, at, advanced := there(v.image), v.image.Revision(), v.advanced
 		v.mu.Unlock()
-		if at >= revision {
+		if ok {
 			return nil
 		}
 		select {
@@ -160,25 +122,25 @@ func (v *view) reach(ctx context.Context, revision int64) error {
 }
 
 // snapshot is the state at one revision; reading it holds nothing up.
-func (v *view) snapshot() (*btree.BTreeG[Entry], int64) {
+func (v *view) snapshot() *Image {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.tree.Clone(), v.revision
+	return v.image.Clone()
 }
 
 func (v *view) get(key string) (Entry, int64, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e, ok := v.tree.Get(Entry{Key: key})
-	return e, v.revision, ok
+	e, ok := v.image.Get(key)
+	return e, v.image.Revision(), ok
 }
 
 // roster is what the nodes have said about themselves and who decides.
 type roster struct {
 	identity *writv1.IdentityRecord
-	nodes    map[string]*writv1.NodeRecord
+	nodes    map[string]*writv1.NodeRecord // shared, never changed
 	term     *writv1.TermRecord
-	termRev  int64
+	termRev  Term
 	revision int64
 	changed  <-chan struct{}
 }
@@ -186,44 +148,9 @@ type roster struct {
 func (v *view) roster() roster {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	nodes := make(map[string]*writv1.NodeRecord, len(v.nodes))
-	for name, n := range v.nodes {
-		nodes[name] = n
+	term, termRev := v.image.Term()
+	return roster{
+		identity: v.image.Identity(), nodes: v.image.nodes, term: term, termRev: termRev,
+		revision: v.image.Revision(), changed: v.changed,
 	}
-	return roster{identity: v.identity, nodes: nodes, term: v.term, termRev: v.termRev, revision: v.revision, changed: v.changed}
-}
-
-// loadState decodes the whole state for a new coordinator.
-func (v *view) loadState() (Loaded, error) {
-	tree, revision := v.snapshot()
-	out := Loaded{Revision: revision, Checkpoints: map[lease.Resource][]byte{}}
-	var failed error
-	tree.AscendGreaterOrEqual(Entry{Key: Prefix}, func(e Entry) bool {
-		if name, ok := cutKey(e.Key, prefixCheckpoint); ok {
-			out.Checkpoints[lease.Resource(name)] = e.Value
-			return true
-		}
-		if _, ok := cutKey(e.Key, prefixLease); !ok {
-			return true
-		}
-		var rec lease.Record
-		if failed = rec.UnmarshalBinary(e.Value); failed != nil {
-			failed = fmt.Errorf("%s: %w", e.Key, failed)
-			return false
-		}
-		out.Leases = append(out.Leases, rec)
-		return true
-	})
-	return out, failed
-}
-
-// readTimeout bounds a linearizable read whose caller set no deadline.
-const readTimeout = 5 * time.Second
-
-// poke tells those who wait for changes to look again.
-func (v *view) poke() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	close(v.changed)
-	v.changed = make(chan struct{})
 }

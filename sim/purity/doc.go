@@ -33,9 +33,10 @@
 //     errors.New, fmt.Errorf or as &T{…}; assigning to any package-level variable or
 //     taking its address; func init
 //   - imports of packages that lock, wait, communicate, draw random numbers or
-//     expose memory (see deniedImports), and of modules other than this one and
-//     google.golang.org/protobuf; also using what such a package declares
-//     without importing it, as in calling a method of an embedded sync.Mutex
+//     expose memory (see deniedImports), and of modules other than this one,
+//     google.golang.org/protobuf and github.com/google/btree; also using what
+//     such a package declares without importing it, as in calling a method of an
+//     embedded sync.Mutex
 //   - the clocks and timers of packages time and lease/clock (arithmetic on
 //     time.Duration, time.Time and clock.Instant is fine), printing to standard
 //     output, iter.Pull, and protobuf encoders whose output may vary

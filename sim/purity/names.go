@@ -9,6 +9,7 @@ const (
 	module        = "github.com/writ-io/writ"
 	clockPackage  = module + "/lease/clock"
 	protoPackage  = "google.golang.org/protobuf"
+	btreePackage  = "github.com/google/btree"
 	deterministic = "encode with proto.MarshalOptions{Deterministic: true}"
 	clockIsEvent  = "the time is an input: take it from the event"
 )
@@ -39,8 +40,9 @@ var deniedImports = map[string]string{
 }
 
 // allowedModules are those that a core may import packages from, besides the
-// standard library.
-var allowedModules = []string{module, protoPackage}
+// standard library. The tree locks the list of free nodes that clones share,
+// which no result depends on, and does nothing else that a core must not do.
+var allowedModules = []string{module, protoPackage, btreePackage}
 
 // deniedNames names package-level objects and methods that a core must not use
 // although it may import their package, and why.
@@ -80,7 +82,7 @@ func deniedImport(path string) string {
 			return ""
 		}
 	}
-	return "a core imports only the standard library, this module and " + protoPackage
+	return "a core imports only the standard library, this module, " + protoPackage + " and " + btreePackage
 }
 
 // within tells whether path is the package parent or below it.

@@ -102,7 +102,7 @@ func begin(c Config, dir string, minEpoch fence.Epoch, f found) (quorum.Witness,
 		return w, fmt.Errorf("data_dir: %w: %s is of member %x, but %s holds member %x: a restore that was interrupted is to be run again; else %s",
 			ErrOtherWitness, filepath.Join(dir, witnessFile), w.MemberID, filepath.Join(dir, storeDir), f.disk.MemberID, waysOut(c, ""))
 	}
-	if f.disk.LastIndex < w.AppliedIndex || f.disk.Term < w.RaftTerm {
+	if w.AheadOf(quorum.LogEnd{RaftTerm: f.disk.Term, LastIndex: f.disk.LastIndex}) {
 		return w, fmt.Errorf("data_dir: %w: the log in %s ends at index %d in raft term %d, but the witness has seen index %d in raft term %d: %s",
 			ErrStoreRolledBack, filepath.Join(dir, storeDir), f.disk.LastIndex, f.disk.Term, w.AppliedIndex, w.RaftTerm, waysOut(c, ""))
 	}

@@ -1,0 +1,170 @@
+//writ:core
+
+package quorum
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/btree"
+	"google.golang.org/protobuf/proto"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/lease"
+)
+
+// Image is the whole state of the store at one revision, folded from what Load read and Watch delivered since. It is not
+// safe for concurrent use. Records that it hands out are shared, and never changed in place.
+type Image struct {
+	tree       *btree.BTreeG[Entry]
+	revision   int64
+	term       *writv1.TermRecord
+	termRev    int64
+	identity   *writv1.IdentityRecord
+	nodes      map[string]*writv1.NodeRecord // replaced, never changed
+	unreadable []error
+}
+
+// NewImage makes the image of an empty store at revision 0.
+func NewImage() *Image {
+	return &Image{tree: btree.NewG(32, func(a, b Entry) bool { return a.Key < b.Key })}
+}
+
+// Reset makes it the image of that state. It answers false and does nothing if that is older than the one in hand: an
+// image never goes back.
+func (i *Image) Reset(entries []Entry, revision int64) bool {
+	if revision < i.revision {
+		return false
+	}
+	next := NewImage()
+	next.revision, next.unreadable = revision, i.unreadable
+	for _, e := range entries {
+		next.put(e)
+	}
+	*i = *next
+	return true
+}
+
+// Apply takes a change in, once: one that is not newer than the image does nothing. It answers whether one of the records
+// changed that a node itself acts on: the term, the identity, or a node's announcement.
+func (i *Image) Apply(c Change) (told bool) {
+	if c.Revision <= i.revision {
+		return false
+	}
+	for _, e := range c.Entries {
+		told = i.put(e) || told
+	}
+	i.revision = c.Revision
+	return told
+}
+
+func (i *Image) put(e Entry) (told bool) {
+	if e.Value == nil {
+		i.tree.Delete(e)
+	} else {
+		i.tree.ReplaceOrInsert(e)
+	}
+	switch {
+	case strings.HasPrefix(e.Key, prefixLease), strings.HasPrefix(e.Key, prefixCheckpoint), e.Key == KeyHead:
+		return false
+	case e.Key == KeyTerm:
+		i.term, i.termRev = &writv1.TermRecord{}, e.Revision
+		i.decode(e, i.term)
+		return true
+	case e.Key == KeyIdentity:
+		i.identity = &writv1.IdentityRecord{}
+		i.decode(e, i.identity)
+		return true
+	}
+	name, ok := cutKey(e.Key, prefixNode)
+	if !ok {
+		return false
+	}
+	nodes := make(map[string]*writv1.NodeRecord, len(i.nodes)+1)
+	maps.Copy(nodes, i.nodes)
+	delete(nodes, name)
+	if e.Value != nil {
+		nodes[name] = &writv1.NodeRecord{}
+		i.decode(e, nodes[name])
+	}
+	i.nodes = nodes
+	return true
+}
+
+func (i *Image) decode(e Entry, into proto.Message) {
+	if err := proto.Unmarshal(e.Value, into); err != nil {
+		i.unreadable = append(i.unreadable, fmt.Errorf("record %s: %w", e.Key, err))
+	}
+}
+
+// TakeUnreadable answers an error for each record of term, identity and nodes that could not be read since the last call.
+func (i *Image) TakeUnreadable() []error {
+	taken := i.unreadable
+	i.unreadable = nil
+	return taken
+}
+
+// Clone answers the image as it is now. It costs little: what both have in common is shared until one changes.
+func (i *Image) Clone() *Image {
+	clone := *i
+	clone.tree, clone.unreadable = i.tree.Clone(), nil
+	return &clone
+}
+
+// Revision is that of the state.
+func (i *Image) Revision() int64 { return i.revision }
+
+// Has says whether the state has the claim of that term, and so everything that was committed before it.
+func (i *Image) Has(term Term) bool { return i.revision >= int64(term) }
+
+// Term answers who claimed last, nil if nobody has, and the term.
+func (i *Image) Term() (*writv1.TermRecord, Term) { return i.term, Term(i.termRev) }
+
+// Identity answers the identity record, nil if there is none.
+func (i *Image) Identity() *writv1.IdentityRecord { return i.identity }
+
+// Node answers what the node of that name has announced, nil if nothing.
+func (i *Image) Node(name string) *writv1.NodeRecord { return i.nodes[name] }
+
+// Nodes answers what all nodes have announced, by name.
+func (i *Image) Nodes() []*writv1.NodeRecord { return sortedNodes(i.nodes) }
+
+func sortedNodes(nodes map[string]*writv1.NodeRecord) []*writv1.NodeRecord {
+	return slices.SortedFunc(maps.Values(nodes), func(a, b *writv1.NodeRecord) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// Get answers one entry.
+func (i *Image) Get(key string) (Entry, bool) { return i.tree.Get(Entry{Key: key}) }
+
+// Ascend calls f for every entry from that key on, in key order, until f answers false. f must not change the image.
+func (i *Image) Ascend(from string, f func(Entry) bool) {
+	i.tree.AscendGreaterOrEqual(Entry{Key: from}, f)
+}
+
+// Loaded answers the state for a coordinator that takes over. Attempt, Members and Own are the caller's to add.
+func (i *Image) Loaded() (Loaded, error) {
+	out := Loaded{
+		Revision: i.revision, Identity: i.identity, Nodes: i.Nodes(), Checkpoints: make(map[lease.Resource][]byte),
+	}
+	var failed error
+	i.Ascend(Prefix, func(e Entry) bool {
+		if name, ok := cutKey(e.Key, prefixCheckpoint); ok {
+			out.Checkpoints[lease.Resource(name)] = e.Value
+			return true
+		}
+		if _, ok := cutKey(e.Key, prefixLease); !ok {
+			return true
+		}
+		var rec lease.Record
+		if failed = rec.UnmarshalBinary(e.Value); failed != nil {
+			failed = fmt.Errorf("%s: %w", e.Key, failed)
+			return false
+		}
+		out.Leases = append(out.Leases, rec)
+		return true
+	})
+	return out, failed
+}
