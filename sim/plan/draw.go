@@ -17,18 +17,16 @@ type Source interface {
 }
 
 // Seeded is a source of random numbers. Those of a label do not depend on what is drawn for others.
-func Seeded(seed uint64) Source { return seeded{seed, make(map[string]*world.Dice)} }
+func Seeded(seed uint64) Source { return seeded{seed, make(map[string]uint64)} }
 
 type seeded struct {
-	seed uint64
-	dice map[string]*world.Dice
+	seed  uint64
+	count map[string]uint64
 }
 
 func (s seeded) Int(label string, low, high int) int {
-	if s.dice[label] == nil {
-		s.dice[label] = world.NewDice(s.seed, "plan "+label)
-	}
-	return low + s.dice[label].Intn(high-low+1)
+	s.count[label]++
+	return low + world.NewDice(s.seed, "plan "+label, s.count[label]).Intn(high-low+1)
 }
 
 // DrawOptions are what is not left to chance. The zero value is that of 10 minutes on raft.

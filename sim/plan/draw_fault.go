@@ -62,6 +62,7 @@ func (d *drawing) fault(at time.Duration, kind Kind) {
 		f.By = d.ms("crash again", 500, 5000)
 	case WallJump:
 		f.By = d.jump()
+	default: // how long is all there is to say
 	}
 	if !d.concern(&f, s) || f.At+f.For > d.plan.Duration {
 		return
@@ -77,6 +78,7 @@ func (d *drawing) length(kind Kind) time.Duration {
 		low = int(unseenFreeze/time.Millisecond) + 100
 	case CrashLoop:
 		low = 3000
+	default: // short ones are worth drawing
 	}
 	high := []int{1000, 4000, 10_000, 20_000}[d.one("length", 4)]
 	return d.ms("lasts", low, max(low, high))
@@ -223,6 +225,7 @@ func (d *drawing) operation(at time.Duration, kind Kind) {
 		name := fmt.Sprint("n", len(p.Nodes)+1)
 		p.Nodes = append(p.Nodes, Node{Name: name, Region: d.regions[d.one("new region", len(d.regions))], PPM: d.ppm()})
 		f.A = []string{name}
+	default: // an operator does nothing else
 	}
 	p.Faults = append(p.Faults, f)
 }
