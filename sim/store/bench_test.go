@@ -71,3 +71,5 @@ func benchmarkCluster(b *testing.B, make maker) {
 }
 
 func BenchmarkRaft(b *testing.B) { benchmarkCluster(b, makeRaft) }
+
+func BenchmarkFast(b *testing.B) { benchmarkCluster(b, makeFast) }

@@ -90,7 +90,7 @@ func (r *replica) Confirm(term quorum.Term, done func(error)) {
 
 // Watch implements Member.
 func (r *replica) Watch(from int64, deliver func(quorum.Change), ended func(error)) (stop func()) {
-	return r.watchers.add(r.kv, from, deliver, ended)
+	return r.watchers.add(r.kv, r.kv.revision, from, deliver, ended)
 }
 
 // MoveLeader implements Member.

@@ -243,6 +243,11 @@ func makeRaft(w *world.World, net *world.Network, processes []*world.Process) Cl
 	return NewRaft(w, net, testTiming, processes)
 }
 
+// makeFast makes one that answers: the suite holds a store to what it says, and asks again only for claims.
+func makeFast(w *world.World, net *world.Network, processes []*world.Process) Cluster {
+	return NewFast(w, net, testTiming, processes, FastConfig{Silent: -1, Lost: -1, Late: -1})
+}
+
 func testProcesses(w *world.World, n int) []*world.Process {
 	var processes []*world.Process
 	for i := range n {
@@ -302,6 +307,15 @@ func TestRaftIsAStore(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			storetest.Run(t, func(t *testing.T) storetest.Harness { return harness(t, n, makeRaft) })
+		})
+	}
+}
+
+func TestFastIsAStore(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, func(t *testing.T) storetest.Harness { return harness(t, n, makeFast) })
 		})
 	}
 }

@@ -255,7 +255,7 @@ func (r *replica) apply(e *raftpb.Entry) {
 	}
 	r.note(cmd.id, change)
 	if change.Revision > 0 {
-		r.watchers.tell(r.kv)
+		r.watchers.tell(r.kv, r.kv.revision)
 	}
 	if done := cmd.done; cmd.proposer == r.serial && done != nil && !r.dead {
 		cmd.done = nil
@@ -290,7 +290,7 @@ func (r *replica) install(index uint64) {
 	r.kv, r.applied, r.term = i.kv.clone(), i.index, i.term
 	r.conf, r.members, r.removed = i.conf, slices.Clone(i.members), slices.Clone(i.removed)
 	r.changed = true
-	r.watchers.tell(r.kv)
+	r.watchers.tell(r.kv, r.kv.revision)
 }
 
 // notify tells that leadership or membership may have changed.

@@ -20,20 +20,20 @@ type watchers struct {
 	dead func() bool // the member's life is over
 }
 
-// add begins a watch, with what k has of it.
-func (ws *watchers) add(k *kv, from int64, deliver func(quorum.Change), ended func(error)) (stop func()) {
+// add begins a watch, with what k has of it up to a revision.
+func (ws *watchers) add(k *kv, upTo, from int64, deliver func(quorum.Change), ended func(error)) (stop func()) {
 	w := &watcher{next: max(from, 1), deliver: deliver, ended: ended}
 	ws.all = append(ws.all, w)
-	ws.catchUp(w, k)
+	ws.catchUp(w, k, upTo)
 	return func() {
 		w.over = true
 		ws.all = slices.DeleteFunc(slices.Clone(ws.all), func(o *watcher) bool { return o == w })
 	}
 }
 
-// catchUp delivers what a watcher does not have of k.
-func (ws *watchers) catchUp(w *watcher, k *kv) {
-	for !w.over && !ws.dead() && w.next <= k.revision {
+// catchUp delivers what a watcher does not have of k up to a revision.
+func (ws *watchers) catchUp(w *watcher, k *kv, upTo int64) {
+	for !w.over && w.next <= upTo && !ws.dead() {
 		changes, there := k.since(w.next)
 		if !there {
 			w.over = true
@@ -46,9 +46,9 @@ func (ws *watchers) catchUp(w *watcher, k *kv) {
 	}
 }
 
-// tell delivers the newest change of k to whoever has all before, and more to the others.
-func (ws *watchers) tell(k *kv) {
+// tell delivers what k has up to a revision to whoever does not have it yet.
+func (ws *watchers) tell(k *kv, upTo int64) {
 	for _, w := range ws.all {
-		ws.catchUp(w, k)
+		ws.catchUp(w, k, upTo)
 	}
 }
