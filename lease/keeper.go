@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // Keeper is the holder's side of the lease protocol, for all leases of one process: how long each may be believed, when
@@ -168,7 +169,7 @@ func (k *Keeper) granted(g KeeperGranted) {
 	}
 	sent := min(g.SentAt, k.now)
 	l := &keeperLease{id: g.ID, ref: g.Ref, ttl: g.TTL, due: sent.Add(k.every(g.TTL))}
-	l.deadline = k.cfg.Drift.BelieveUntil(sent, g.TTL)
+	l.deadline = k.believeUntil(sent, g.TTL)
 	l.until = l.deadline
 	if len(k.leases) == 0 || g.TTL < k.shortest {
 		k.shortest, k.stale = g.TTL, false
@@ -232,7 +233,7 @@ func (k *Keeper) extend(l *keeperLease, r Renewal) bool {
 	if r.era != k.era && l.probation {
 		return false // sent before the suspicion: its instant proves nothing
 	}
-	deadline := k.cfg.Drift.BelieveUntil(r.SentAt, l.ttl)
+	deadline := k.believeUntil(r.SentAt, l.ttl)
 	if !deadline.After(l.deadline) && !l.probation {
 		return false
 	}
@@ -244,6 +245,17 @@ func (k *Keeper) extend(l *keeperLease, r Renewal) bool {
 	k.setUrgent(l, false)
 	k.believe(l)
 	return true
+}
+
+// believeUntil is where belief ends in what was asked for at sent.
+func (k *Keeper) believeUntil(sent clock.Instant, ttl time.Duration) clock.Instant {
+	if mutant.On(mutant.ValidityFromReply) {
+		sent = k.now
+	}
+	if mutant.On(mutant.NoDriftMargin) {
+		return sent.Add(ttl)
+	}
+	return k.cfg.Drift.BelieveUntil(sent, ttl)
 }
 
 // attemptFailed schedules the next attempt, unless a newer one is under way.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // loseDue reports every lease whose time has run out.
@@ -23,6 +24,10 @@ func (k *Keeper) loseDue() {
 
 func (k *Keeper) lose(l *keeperLease, cause LostCause, reason Reason) {
 	k.remove(l)
+	if mutant.On(mutant.WorkContinues) {
+		k.out.Beliefs = append(k.out.Beliefs, KeeperBelief{ID: l.id, Until: keeperNever})
+		return
+	}
 	k.out.Lost = append(k.out.Lost, KeeperLoss{ID: l.id, Cause: cause, Reason: reason})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // Table is the pure core of the server: it decides who holds what. It changes its own memory as it decides; the engine
@@ -250,7 +251,10 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 	}
 	if e.held {
 		t.count(e, 1)
-		e.deadline = m.Now.Add(rec.TTL)
+		e.deadline = deadline(m.Now, rec.TTL)
+		if mutant.On(mutant.ExpiryAtTakeover) {
+			e.deadline = m.Now.Add(rec.TTL / 2)
+		}
 		t.wakeAt(e, e.deadline)
 		return
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 func (t *Table) acquire(m Moment, r Request, c Acquire) {
@@ -57,12 +58,14 @@ func (t *Table) known(m Moment, e *entry, r Request, c Acquire) bool {
 			t.refuse(r.ID, expiredError(e, "was taken away by a forced release"))
 		default:
 			// A replay is a renewal: it confers validity, so it must extend the deadline.
-			t.extend(e, r.Intake)
+			if !mutant.On(mutant.ReplayWithoutExtending) {
+				t.extend(e, r.Intake)
+			}
 			t.reply(r.ID, e.grantReply(true))
 		}
 		return true
 	}
-	if o := e.outcome(c.Principal, c.RequestID); o != nil {
+	if o := e.outcome(c.Principal, c.RequestID); o != nil && !mutant.On(mutant.OutcomesForgotten) {
 		t.refuse(r.ID, o.err(c.Resource))
 		return true
 	}
@@ -126,6 +129,9 @@ func (t *Table) grant(m Moment, e *entry, w waiter) {
 		panic(fmt.Sprintf("lease: grant of %q, which is held under %v", e.name, e.token))
 	}
 	token := t.takeToken()
+	if mutant.On(mutant.TokenResetAfterDelete) && e.token == 0 {
+		token = fence.Token(t.epoch)<<48 | 1
+	}
 	if token <= e.token {
 		panic(fmt.Sprintf("lease: token %v of %q does not exceed its last one %v", token, e.name, e.token))
 	}
@@ -140,7 +146,7 @@ func (t *Table) grant(m Moment, e *entry, w waiter) {
 		e.more().metadata = c.Metadata
 	}
 	t.count(e, 1)
-	e.deadline = w.intake.Add(c.TTL)
+	e.deadline = deadline(w.intake, c.TTL)
 	t.wakeAt(e, e.deadline)
 	t.mark(e)
 	if w.call != 0 {
@@ -162,7 +168,15 @@ func (t *Table) takeToken() fence.Token {
 
 // extend moves a deadline to intake + TTL. It never moves one back.
 func (t *Table) extend(e *entry, intake clock.Instant) {
-	e.deadline = max(e.deadline, intake.Add(e.ttl))
+	e.deadline = max(e.deadline, deadline(intake, e.ttl))
+}
+
+// deadline is when a lease ends that was asked for at intake.
+func deadline(intake clock.Instant, ttl time.Duration) clock.Instant {
+	if mutant.On(mutant.EarlyExpiry) {
+		ttl -= ttl / 10
+	}
+	return intake.Add(ttl)
 }
 
 // settle ends a lease whose deadline had passed when a request about it was taken in.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 func (t *Table) renew(m Moment, r Request, c Renew) {
@@ -17,6 +18,9 @@ func (t *Table) renew(m Moment, r Request, c Renew) {
 	}
 	var out RenewOutcome
 	for i, ref := range c.Refs {
+		if mutant.On(mutant.RenewalRevives) {
+			t.revive(m, r.Intake, c.Caller, ref)
+		}
 		e, err := t.mine(r.Intake, c.Caller, ref)
 		if err == nil && e.ending {
 			err = expiredError(e, "is being taken away by a forced release")
@@ -31,6 +35,22 @@ func (t *Table) renew(m Moment, r Request, c Renew) {
 		}
 	}
 	t.reply(r.ID, out)
+}
+
+// revive is what a renewal must not do: it holds an expired grant again. Only a mutant does it.
+func (t *Table) revive(m Moment, intake clock.Instant, c Caller, ref Ref) {
+	e := t.entries[ref.Resource]
+	if e == nil {
+		return
+	}
+	t.settle(m, e, intake)
+	if e.held || e.token != ref.Token || e.how != EndExpired || e.by().Principal != c.Principal || e.by().Instance != c.Instance {
+		return
+	}
+	e.held, e.how, e.deadline = true, NotEnded, intake.Add(e.ttl)
+	t.count(e, 1)
+	t.wakeAt(e, e.deadline)
+	t.mark(e)
 }
 
 // mine finds the grant that ref names, if it is the caller's and its deadline had not passed at intake. One that has
@@ -74,6 +94,9 @@ func notHolder(ref Ref, what string) *Error {
 
 func (t *Table) release(m Moment, r Request, c Release) {
 	e, err := t.mine(r.Intake, c.Caller, c.Ref)
+	if mutant.On(mutant.ReleaseWithoutToken) && t.Known(c.Resource) && t.entries[c.Resource].held {
+		e, err = t.entries[c.Resource], nil
+	}
 	if err != nil {
 		// A repeated release has nothing to do any more; it names the grant that it ended.
 		if prev := t.entries[c.Resource]; prev != nil {
@@ -95,6 +118,9 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 		return
 	}
 	e, err := t.mine(r.Intake, c.Caller, c.Ref)
+	if mutant.On(mutant.CheckpointWithoutToken) && t.Known(c.Resource) && t.entries[c.Resource].held {
+		e, err = t.entries[c.Resource], nil
+	}
 	if err == nil && e.ending {
 		err = expiredError(e, "is being taken away by a forced release")
 	}

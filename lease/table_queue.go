@@ -10,6 +10,7 @@ import (
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // waiter is a request in a queue. Between two polls it has no call and keeps its place until keepUntil.
@@ -76,7 +77,9 @@ func (t *Table) poll(m Moment, w *waiter, r Request, c Acquire) {
 }
 
 func (t *Table) listen(m Moment, w *waiter, r Request, c Acquire) {
-	w.call, w.intake = r.ID, r.Intake
+	if w.call = r.ID; w.intake == 0 || !mutant.On(mutant.PollKeepsOldIntake) {
+		w.intake = r.Intake
+	}
 	w.pollUntil = r.Intake.Add(min(c.Wait, w.third()))
 	w.keepUntil = w.pollUntil.Add(w.third())
 	t.waiting[r.ID] = w

@@ -3,12 +3,14 @@
 package quorum
 
 import (
+	"slices"
 	"time"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // Engine is the pure core of a coordinator. It turns what clients ask into rounds: what arrived while the last round was
@@ -229,6 +231,31 @@ func (e *Engine) Waiting() (what string, until clock.Instant) {
 
 // Step takes one event in.
 func (e *Engine) Step(m lease.Moment, ev EngineEvent) *Effects {
+	if mutant.On(mutant.WallClock) {
+		return e.stepByWallTime(m, ev)
+	}
+	return e.step(m, ev)
+}
+
+// stepByWallTime is what no step may do: it counts by the time of day. Only a mutant does it.
+func (e *Engine) stepByWallTime(m lease.Moment, ev EngineEvent) *Effects {
+	ahead := clock.Instant(m.Wall.UnixNano()).Sub(m.Now)
+	if submits, ok := ev.(Submits); ok {
+		submits = slices.Clone(submits)
+		for i := range submits {
+			submits[i].Intake = submits[i].Intake.Add(ahead)
+		}
+		ev = submits
+	}
+	m.Now = m.Now.Add(ahead)
+	effects := e.step(m, ev)
+	if effects.Wake != clock.Never {
+		effects.Wake = effects.Wake.Add(-ahead)
+	}
+	return effects
+}
+
+func (e *Engine) step(m lease.Moment, ev EngineEvent) *Effects {
 	e.effects = Effects{Replies: e.effects.Replies[:0]}
 	e.now = m.Now
 	switch ev := ev.(type) {

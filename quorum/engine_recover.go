@@ -3,6 +3,7 @@
 package quorum
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // loaded takes the state of the new term and goes the short way to serving, or, if the state is foreign, the long one.
@@ -91,18 +93,24 @@ func (e *Engine) epoch() fence.Epoch { return fence.Epoch(e.identity.Epoch) }
 // foreign says why the state may be another history than the one that tokens were handed out from; empty if nothing says
 // so. Evidence comes from outside of the state: what nodes remember, and the membership of the store.
 func (e *Engine) foreign(id *writv1.IdentityRecord, revision int64) string {
-	if reason := foreignTo(id, revision, e.own); reason != "" {
-		return reason
+	return because(foreignTo(id, revision, e.own), e.foreignToNodes(id, revision), e.strangers(id))
+}
+
+// because is the first of the reasons to call a state foreign.
+func because(reasons ...string) string {
+	if mutant.On(mutant.ForeignUnnoticed) {
+		return ""
 	}
+	return cmp.Or(reasons...)
+}
+
+func (e *Engine) foreignToNodes(id *writv1.IdentityRecord, revision int64) string {
 	for _, n := range e.nodes {
 		if reason := foreignTo(id, revision, n.Witness); reason != "" {
 			return reason
 		}
 	}
-	if id == nil {
-		return ""
-	}
-	return e.strangers(id)
+	return ""
 }
 
 func foreignTo(id *writv1.IdentityRecord, revision int64, w *writv1.WitnessRecord) string {
@@ -131,6 +139,9 @@ func foreignTo(id *writv1.IdentityRecord, revision int64, w *writv1.WitnessRecor
 
 // strangers compares the store's membership with what this history committed.
 func (e *Engine) strangers(id *writv1.IdentityRecord) string {
+	if id == nil {
+		return ""
+	}
 	known := make(map[uint64]bool, len(id.Members))
 	for _, name := range slices.Sorted(maps.Keys(id.Members)) {
 		known[id.Members[name]] = true
@@ -214,7 +225,7 @@ func (e *Engine) recover(m lease.Moment) {
 		return
 	}
 	e.waitUntil = e.loadedAt.Add(time.Duration(e.identity.MaxTtlMs) * time.Millisecond)
-	if m.Now < e.waitUntil {
+	if m.Now < e.waitUntil && !mutant.On(mutant.RecoveryWithoutWait) {
 		e.waitFor = "every lease that may have been granted before runs out"
 		return
 	}
@@ -247,6 +258,9 @@ func (e *Engine) raiseEpoch(m lease.Moment) {
 	for _, n := range e.nodes {
 		highest = max(highest, n.Witness.GetEpoch())
 		longest = max(longest, n.Witness.GetMaxTtlMs())
+	}
+	if mutant.On(mutant.EpochFromBackup) {
+		highest = e.identity.Epoch
 	}
 	next, err := fence.Epoch(highest).Next()
 	if err != nil {
@@ -286,12 +300,7 @@ func (e *Engine) undisputed(m lease.Moment) bool {
 
 func (e *Engine) foreignWitness() string {
 	const anyRevision = 1<<63 - 1
-	for _, n := range e.nodes {
-		if reason := foreignTo(e.identity, anyRevision, n.Witness); reason != "" {
-			return reason
-		}
-	}
-	return ""
+	return because(e.foreignToNodes(e.identity, anyRevision))
 }
 
 // BeginMemberChange announces a change of membership before the store is asked for it, so that a coordinator that finds

@@ -13,6 +13,7 @@ import (
 	"github.com/writ-io/writ/audit"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // Limits of one round, within those of a commit. Requests come up to roundRequested writes and half of the bytes, and one
@@ -88,6 +89,9 @@ func (e *Engine) refuse(id lease.CallID, err *lease.Error) {
 // startRound decides everything that waits and what is due, and sends it off as one commit or one confirm.
 func (e *Engine) startRound(m lease.Moment) {
 	if e.round != nil {
+		if mutant.On(mutant.LateToTheConfirm) && !e.round.commit {
+			e.joinConfirm(m)
+		}
 		return
 	}
 	var replies []lease.Reply
@@ -112,6 +116,18 @@ func (e *Engine) startRound(m lease.Moment) {
 	if e.round != nil {
 		e.gather.started(m.Now, queued)
 	}
+}
+
+// joinConfirm is what no request may do: it joins a confirm that began before it came. Only a mutant does it.
+func (e *Engine) joinConfirm(m lease.Moment) {
+	e.queue = slices.DeleteFunc(e.queue, func(s Submit) bool {
+		switch s.Command.(type) {
+		case lease.Renew, lease.Inspect:
+			e.round.replies = e.decide(m, s, e.round.replies)
+			return true
+		}
+		return false
+	})
 }
 
 // decide steps the table by one request and collects its answers.
@@ -146,6 +162,9 @@ func (e *Engine) audit(m lease.Moment, r audit.Record) {
 	}
 	e.identity.AuditSequence, e.identity.AuditHash = next.Sequence, next.Hash
 	e.add(Write{Key: AuditKey(next.Sequence), Value: stored})
+	if mutant.On(mutant.AuditHeadLost) {
+		return
+	}
 	e.dirtyID = true
 }
 
@@ -162,6 +181,10 @@ func (e *Engine) reserve() {
 		return
 	}
 	e.identity.Ceiling += e.config.TokenBlock
+	if mutant.On(mutant.CeilingNotCommitted) {
+		e.table.Extend(e.identity.Ceiling)
+		return
+	}
 	e.reserved, e.unsent = e.identity.Ceiling, true
 	e.dirtyID = true
 }
@@ -215,6 +238,9 @@ func identityWrite(id proto.Message) Write {
 
 // send starts a round if there is anything to commit, to answer or to find out.
 func (e *Engine) send(replies []lease.Reply, writes []Write) {
+	if leavesAtOnce(replies, len(writes) > 0) {
+		e.effects.Replies, replies = append(e.effects.Replies, replies...), nil
+	}
 	if len(replies) == 0 && len(writes) == 0 && !e.doubt {
 		return
 	}
@@ -226,6 +252,19 @@ func (e *Engine) send(replies []lease.Reply, writes []Write) {
 	e.round = r
 	e.effects.Round, e.effects.Term = r.number, e.term
 	e.effects.Commit, e.effects.Confirm = writes, !r.commit
+}
+
+// leavesAtOnce says which answers do not wait for their round: none. Only a mutant thinks otherwise.
+func leavesAtOnce(replies []lease.Reply, commit bool) bool {
+	switch {
+	case mutant.On(mutant.AnswerBeforeCommit):
+		return commit
+	case mutant.On(mutant.RenewalWithoutConfirm):
+		return !commit
+	case mutant.On(mutant.RefusalWithoutConfirm):
+		return !commit && !slices.ContainsFunc(replies, func(r lease.Reply) bool { return r.Err == nil })
+	}
+	return false
 }
 
 func (e *Engine) nextRound() uint64 {
@@ -256,13 +295,16 @@ func (e *Engine) roundFailed(m lease.Moment, r *round, err error) {
 	switch {
 	case errors.Is(err, ErrDeposed):
 		e.fail(r, lease.Errorf(lease.ReasonNotCoordinator, "another node has taken over"))
+		if mutant.On(mutant.KeptTableAfterDeposed) && e.role == Serving {
+			return
+		}
 	case errors.Is(err, ErrNoSpace):
 		e.effects.Warning = "the store refuses writes: its storage quota is exceeded"
 		e.fail(r, lease.Errorf(lease.ReasonNoQuorum, "the quorum's storage is full; nothing was changed"))
 	case errors.Is(err, ErrTooLarge):
 		e.effects.Warning = "a round exceeded the limits of a commit: " + err.Error()
 		e.fail(r, lease.Errorf(lease.ReasonNoQuorum, "the request was part of a round that is too large; nothing was changed"))
-	case !r.commit:
+	case !r.commit || mutant.On(mutant.UnknownTakenAsFailure):
 		e.fail(r, lease.Errorf(lease.ReasonNoQuorum, "no majority confirmed the coordinator; nothing was changed"))
 	default:
 		e.fail(r, lease.Errorf(lease.ReasonUnknownOutcome, "the commit's outcome is not known; ask again with the same request id"))

@@ -14,6 +14,7 @@ import (
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // Image is the whole state of the store at one revision, folded from what Load read and Watch delivered since. It is not
@@ -118,7 +119,9 @@ func (i *Image) Clone() *Image {
 func (i *Image) Revision() int64 { return i.revision }
 
 // Has says whether the state has the claim of that term, and so everything that was committed before it.
-func (i *Image) Has(term Term) bool { return i.revision >= int64(term) }
+func (i *Image) Has(term Term) bool {
+	return i.revision >= int64(term) || mutant.On(mutant.LoadBeforeClaim)
+}
 
 // Term answers who claimed last, nil if nobody has, and the term.
 func (i *Image) Term() (*writv1.TermRecord, Term) { return i.term, Term(i.termRev) }

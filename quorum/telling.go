@@ -11,6 +11,7 @@ import (
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // ErrReincarnated ends the telling of a history when another one begins.
@@ -24,8 +25,11 @@ type Resume struct {
 	Told        int
 }
 
-// String is the resume token.
+// String is the resume token; empty before a quorum has its first incarnation, when there is nothing to continue.
 func (r Resume) String() string {
+	if r.Incarnation == "" {
+		return ""
+	}
 	token := r.Incarnation + ":" + strconv.FormatInt(r.Revision, 10)
 	if r.Told > 0 {
 		token += ":" + strconv.Itoa(r.Told)
@@ -56,8 +60,11 @@ func ParseResume(token string) (Resume, error) {
 
 // From is the first revision of the store's history that has something to tell.
 func (r Resume) From() int64 {
-	if r.Told > 0 {
+	switch {
+	case r.Told > 0 || mutant.On(mutant.WatchRepeats):
 		return r.Revision
+	case mutant.On(mutant.WatchSkipsAfterResume):
+		return r.Revision + 2
 	}
 	return r.Revision + 1
 }
@@ -84,6 +91,9 @@ func BeginsAnew(err error) bool {
 func TellState(image *Image, prefix string, resync bool, deliver func(WatchEvent) error) (Resume, error) {
 	at := Resume{Incarnation: image.Identity().GetIncarnation(), Revision: image.Revision()}
 	if resync {
+		if mutant.On(mutant.CompactionIgnored) {
+			return at, nil
+		}
 		if err := deliver(WatchEvent{Kind: WatchResync}); err != nil {
 			return at, err
 		}

@@ -1,6 +1,10 @@
 package clock
 
-import "time"
+import (
+	"time"
+
+	"github.com/writ-io/writ/sim/mutant"
+)
 
 // SuspectAfter is the disagreement between the clock and the time of day, over
 // one interval, above which a [Watchdog] suspects a freeze.
@@ -38,5 +42,8 @@ func (w *Watchdog) Observe(now Instant, wall time.Time) (jump time.Duration, sus
 	passed := now.Sub(w.now)
 	jump = time.Duration(subtract(int64(wall.Sub(w.wall)), int64(passed)))
 	w.now, w.wall = now, wall
+	if mutant.On(mutant.FreezeUnnoticed) {
+		return jump, false
+	}
 	return jump, passed < 0 || jump > SuspectAfter || jump < -SuspectAfter
 }

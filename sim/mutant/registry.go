@@ -1,0 +1,220 @@
+package mutant
+
+import "slices"
+
+// ID names a mutant.
+type ID string
+
+// Mutant is one planted bug.
+type Mutant struct {
+	ID ID
+	// What is the bug in words.
+	What string
+	// Kills names the invariants of docs/INVARIANTS.md that are expected to catch it.
+	Kills []string
+	// Needs is what has to happen for the bug to show.
+	Needs string
+}
+
+// Find answers the mutant of that name.
+func Find(id ID) (Mutant, bool) {
+	i := slices.IndexFunc(Registry, func(m Mutant) bool { return m.ID == id })
+	if i < 0 {
+		return Mutant{}, false
+	}
+	return Registry[i], true
+}
+
+// Of the holder: lease.Keeper and lease/clock.
+const (
+	ValidityFromReply ID = "ValidityFromReply"
+	NoDriftMargin     ID = "NoDriftMargin"
+	WorkContinues     ID = "WorkContinues"
+	FreezeUnnoticed   ID = "FreezeUnnoticed"
+)
+
+// Of the coordinator: quorum.Engine, and the image that it loads.
+const (
+	WallClock             ID = "WallClock"
+	RenewalWithoutConfirm ID = "RenewalWithoutConfirm"
+	RefusalWithoutConfirm ID = "RefusalWithoutConfirm"
+	LateToTheConfirm      ID = "LateToTheConfirm"
+	AnswerBeforeCommit    ID = "AnswerBeforeCommit"
+	CeilingNotCommitted   ID = "CeilingNotCommitted"
+	UnknownTakenAsFailure ID = "UnknownTakenAsFailure"
+	ForeignUnnoticed      ID = "ForeignUnnoticed"
+	EpochFromBackup       ID = "EpochFromBackup"
+	RecoveryWithoutWait   ID = "RecoveryWithoutWait"
+	AuditHeadLost         ID = "AuditHeadLost"
+	KeptTableAfterDeposed ID = "KeptTableAfterDeposed"
+	LoadBeforeClaim       ID = "LoadBeforeClaim"
+)
+
+// Of the table: lease.Table.
+const (
+	ExpiryAtTakeover       ID = "ExpiryAtTakeover"
+	ReplayWithoutExtending ID = "ReplayWithoutExtending"
+	RenewalRevives         ID = "RenewalRevives"
+	ReleaseWithoutToken    ID = "ReleaseWithoutToken"
+	CheckpointWithoutToken ID = "CheckpointWithoutToken"
+	OutcomesForgotten      ID = "OutcomesForgotten"
+	PollKeepsOldIntake     ID = "PollKeepsOldIntake"
+	TokenResetAfterDelete  ID = "TokenResetAfterDelete"
+	EarlyExpiry            ID = "EarlyExpiry"
+)
+
+// Of watches: what quorum tells.
+const (
+	WatchSkipsAfterResume ID = "WatchSkipsAfterResume"
+	WatchRepeats          ID = "WatchRepeats"
+	CompactionIgnored     ID = "CompactionIgnored"
+)
+
+// Registry lists every mutant.
+var Registry = []Mutant{
+	{
+		ID: ValidityFromReply, Kills: []string{"S4"},
+		What:  "A holder counts validity from when the answer came, not from before the request was sent.",
+		Needs: "slow answers to an acquire or a renewal, after which the holder reaches nobody, and somebody who waits",
+	},
+	{
+		ID: NoDriftMargin, Kills: []string{"S4"},
+		What:  "A holder believes for the whole TTL, and takes nothing off for drift.",
+		Needs: "a coordinator's clock that runs fast beside a holder's that runs slow, short delays, a holder that reaches nobody, and somebody who waits",
+	},
+	{
+		ID: WorkContinues, Kills: []string{"S4", "S7"},
+		What:  "A lease whose deadline passed, or that the server ended, is not reported lost and is believed on.",
+		Needs: "a holder that reaches nobody for a TTL, and somebody who waits",
+	},
+	{
+		ID: FreezeUnnoticed, Kills: []string{"S4"},
+		What:  "A jump between the clock and the time of day raises no suspicion.",
+		Needs: "a holder whose clock misses more than a TTL while its time of day does not, and somebody who waits",
+	},
+	{
+		ID: WallClock, Kills: []string{"S4"},
+		What:  "The coordinator counts deadlines by wall time.",
+		Needs: "a coordinator whose wall time is set ahead while leases are held, a holder that does not renew at once, and somebody who waits",
+	},
+	{
+		ID: RenewalWithoutConfirm, Kills: []string{"S4", "S9"},
+		What:  "The answers of a round that changed nothing leave before a confirm has shown that the term is still the newest.",
+		Needs: "a deposed coordinator that still reaches a holder, and a successor with somebody who waits",
+	},
+	{
+		ID: RefusalWithoutConfirm, Kills: []string{"S9"},
+		What:  "The answers of a round in which everything was refused leave before a confirm.",
+		Needs: "a deposed coordinator that still reaches clients, for whom a successor has changed who holds",
+	},
+	{
+		ID: LateToTheConfirm, Kills: []string{"S4", "S9"},
+		What:  "Renewals and inspections that arrive while a confirm is under way are answered by it, though it may have read before they were sent.",
+		Needs: "a confirm whose answer is long under way, a successor that claims meanwhile and changes who holds, and calls to the deposed coordinator",
+	},
+	{
+		ID: AnswerBeforeCommit, Kills: []string{"S9", "D1", "S1", "S4"},
+		What:  "The answers of a round leave before its commit is done.",
+		Needs: "a coordinator that loses its majority or crashes during a commit",
+	},
+	{
+		ID: CeilingNotCommitted, Kills: []string{"S1"},
+		What:  "A further block of tokens is used without having been committed and witnessed, so that a successor hands the same tokens out.",
+		Needs: "small token blocks, more grants than a block within one term, then a takeover and grants; of one resource a table notices itself and panics, unless its record was forgotten",
+	},
+	{
+		ID: UnknownTakenAsFailure, Kills: []string{"S9"},
+		What:  "A commit whose outcome is not known is answered as if nothing had been changed.",
+		Needs: "a commit that succeeds while its answer is lost",
+	},
+	{
+		ID: ForeignUnnoticed, Kills: []string{"S1"},
+		What:  "A state that witnesses or the membership contradict is taken for this history's.",
+		Needs: "a quorum restored from a backup, or put back together with its logs, after more tokens were handed out",
+	},
+	{
+		ID: EpochFromBackup, Kills: []string{"L1", "S1"},
+		What:  "A recovery raises the epoch above the state's own, not above what witnesses remember.",
+		Needs: "a quorum restored twice from one backup; members that do not witness an epoch that they remember of another incarnation hold the recovery up for good",
+	},
+	{
+		ID: RecoveryWithoutWait, Kills: []string{"S4"},
+		What:  "Grants resume as soon as every member has witnessed the new epoch, while leases of before may still be believed.",
+		Needs: "a restore that takes less than a TTL, holders of before that reach nobody, and somebody who asks for the same resources",
+	},
+	{
+		ID: AuditHeadLost, Kills: []string{"M1"},
+		What:  "An audit record is committed without the head of the chain.",
+		Needs: "a forced release, then a takeover before the identity record is written for another reason, then another forced release",
+	},
+	{
+		ID: KeptTableAfterDeposed, Kills: []string{"L1"},
+		What:  "A coordinator that is told that it was deposed refuses that round and goes on with its table under the same term.",
+		Needs: "a term that another node claims while this one stays the leader or becomes it again unnoticed",
+	},
+	{
+		ID: LoadBeforeClaim, Kills: []string{"S1", "S9", "D1"},
+		What:  "A new coordinator takes its view over before that has what was committed before the claim.",
+		Needs: "a takeover by a node whose view lags behind",
+	},
+	{
+		ID: ExpiryAtTakeover, Kills: []string{"S4"},
+		What:  "A new coordinator gives leases half of their TTL.",
+		Needs: "a takeover shortly after a renewal, a holder that reaches nobody then, and somebody who waits",
+	},
+	{
+		ID: ReplayWithoutExtending, Kills: []string{"S4"},
+		What:  "A repeated acquire is answered with the grant, but does not extend its deadline.",
+		Needs: "an acquire whose first answer is lost, a repetition much later, a holder that reaches nobody then, and somebody who waits",
+	},
+	{
+		ID: RenewalRevives, Kills: []string{"S9"},
+		What:  "A renewal of a grant that has expired holds the resource again under the same token, if it is free.",
+		Needs: "a renewal that is under way beyond the expiry, or a client that asks for one, and somebody who looks at the resource in between",
+	},
+	{
+		ID: ReleaseWithoutToken, Kills: []string{"S5", "S4", "S9"},
+		What:  "A release ends whatever grant the resource has now.",
+		Needs: "a release that arrives when another grant has been made",
+	},
+	{
+		ID: CheckpointWithoutToken, Kills: []string{"S5", "S9"},
+		What:  "A checkpoint is taken from whoever sends it.",
+		Needs: "a checkpoint that arrives when another grant has been made",
+	},
+	{
+		ID: OutcomesForgotten, Kills: []string{"S9"},
+		What:  "A late duplicate of a request whose grant has ended is granted anew.",
+		Needs: "a duplicate of an acquire that arrives after the release, while the resource is free",
+	},
+	{
+		ID: PollKeepsOldIntake, Kills: []string{"S4", "L1"},
+		What:  "A waiter that polls again keeps its first intake, so that its grant ends before the holder thinks.",
+		Needs: "a hand-off to somebody who has polled more than once, who reaches nobody then, and somebody else who waits; one who waits longer is never served",
+	},
+	{
+		ID: TokenResetAfterDelete, Kills: []string{"S1"},
+		What:  "The first grant of a resource that has no record gets the first token of the epoch.",
+		Needs: "a resource whose record is forgotten after its retention and that is granted again",
+	},
+	{
+		ID: EarlyExpiry, Kills: []string{"S4"},
+		What:  "A lease expires when nine tenths of its TTL have passed.",
+		Needs: "a holder that reaches nobody after a grant or a renewal, and somebody who waits",
+	},
+	{
+		ID: WatchSkipsAfterResume, Kills: []string{"S10"},
+		What:  "A watch goes on one revision too far.",
+		Needs: "a watch that is resumed, or that has told the present state, right before a change",
+	},
+	{
+		ID: WatchRepeats, Kills: []string{"S10"},
+		What:  "A watch goes on with the change that was told last.",
+		Needs: "a watch that is resumed",
+	},
+	{
+		ID: CompactionIgnored, Kills: []string{"S10"},
+		What:  "A watch that cannot go on from where it was goes on with the newest revision, without RESYNC and the present state.",
+		Needs: "a watch that is resumed behind a compaction, or in another incarnation, after changes that it was not told",
+	},
+}
