@@ -36,6 +36,8 @@ type raftLog struct {
 	entries []*raftpb.Entry
 	hard    hard
 	durable hard // hard as it is flushed
+	// present makes an image of what the member has applied, while it runs.
+	present func() *image
 }
 
 // newRaftLog is the log of a member that begins with an image; nil for one that has nothing yet.
@@ -103,8 +105,10 @@ func (l *raftLog) LastIndex() (uint64, error) { return l.last(), nil }
 // FirstIndex implements raft.Storage.
 func (l *raftLog) FirstIndex() (uint64, error) { return l.before + 1, nil }
 
-// Snapshot implements raft.Storage. What it stands for is imageAt its index.
+// Snapshot implements raft.Storage. As with etcd, it is of the present: an older one may not know the member that it is for. What
+// it stands for is imageAt its index.
 func (l *raftLog) Snapshot() (*raftpb.Snapshot, error) {
+	l.remember(l.present())
 	i := l.image()
 	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(i.index), Term: new(i.term), ConfState: i.conf}}, nil
 }
@@ -144,17 +148,19 @@ func (l *raftLog) restore(i *image) {
 	l.durable = l.hard
 }
 
-// save keeps an image, and of the entries before its end only the last few, for members that are a little late.
-func (l *raftLog) save(i *image, keep uint64) {
-	l.images = [2]*image{i, l.images[0]}
-	l.durable.commit = max(l.durable.commit, i.index)
-	if i.index <= l.before+keep {
-		return
+// remember keeps an image.
+func (l *raftLog) remember(i *image) {
+	if i.index > l.image().index {
+		l.images = [2]*image{i, l.images[0]}
+		l.durable.commit = max(l.durable.commit, i.index)
 	}
-	cut := i.index - keep
-	term, _ := l.Term(cut) // it is there: before < cut <= last
-	l.entries = slices.Clone(l.entries[cut-l.before:])
-	l.before, l.term = cut, term
+}
+
+// truncate drops the entries up to an index, which an image has to cover.
+func (l *raftLog) truncate(index uint64) {
+	term, _ := l.Term(index)
+	l.entries = slices.Clone(l.entries[index-l.before:])
+	l.before, l.term = index, term
 }
 
 // crash forgets what is not flushed. A disk that tears keeps the first records of what raft was about to write.
@@ -177,6 +183,6 @@ func (l *raftLog) crash(underWay *raft.Ready, torn *world.Dice) {
 func (l *raftLog) copy() *raftLog {
 	c := *l
 	c.entries = slices.Clone(l.entries)
-	c.hard = l.durable
+	c.hard, c.present = l.durable, nil
 	return &c
 }

@@ -59,7 +59,7 @@ func (c *Raft) newReplica(s *seat) *replica {
 		kv: i.kv.clone(), applied: i.index, term: i.term,
 		conf: i.conf, members: slices.Clone(i.members), removed: slices.Clone(i.removed),
 	}
-	r.watchers.dead = r.over
+	r.watchers.dead, s.log.present = r.over, r.image
 	node, err := raft.NewRawNode(&raft.Config{
 		ID:              s.log.member,
 		ElectionTick:    int(c.timing.Election / c.timing.Heartbeat),
@@ -104,6 +104,9 @@ func (r *replica) tick() {
 	}
 	r.setAlarm()
 	r.ticks++
+	if r.underWay == nil {
+		r.log.durable = r.log.hard // nobody waits for the commit index, but it is not long on its way
+	}
 	r.node.Tick()
 	r.makeKnown()
 	r.reads.tick(r)
@@ -210,8 +213,9 @@ func (r *replica) finish(rd *raft.Ready) {
 		return
 	}
 	r.node.Advance(*rd)
-	if r.applied >= r.log.image().index+imageEvery {
-		r.log.save(r.image(), keepEntries)
+	if r.applied >= r.log.before+keepEntries+imageEvery {
+		r.log.remember(r.image())
+		r.log.truncate(r.applied - keepEntries)
 	}
 }
 
