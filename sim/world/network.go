@@ -142,3 +142,10 @@ func (n *Network) Remove(f *Fault) {
 		n.world.After(0, func() { n.arrive(h.link, h.link.to.life, h.deliver) })
 	}
 }
+
+// Clear ends every fault.
+func (n *Network) Clear() {
+	for len(n.faults) > 0 {
+		n.Remove(n.faults[0])
+	}
+}

@@ -1,0 +1,290 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/trace"
+)
+
+// task takes one lease after the other: it asks, waits, works, and lets go.
+type task struct {
+	client    *client
+	resources []lease.Resource
+	turn      int
+
+	// The acquisition under way, or that the present lease comes from.
+	resource lease.Resource
+	id       string
+	before   fence.Token   // what had been acknowledged to anybody when it began
+	began    time.Duration // of the acquisition
+	phase    phase
+	pauses   int // in a row
+	op       *sampled
+
+	// The lease.
+	hold  lease.KeeperID
+	token fence.Token
+	until clock.Instant // of belief; 0: not to be believed now
+	grant uint64        // counts leases, so that timers of an earlier one are told apart
+}
+
+type phase uint8
+
+const (
+	resting phase = iota
+	asking
+	working
+	ending
+)
+
+// next begins an acquisition.
+func (t *task) next() {
+	c := t.client
+	if t.phase != resting || c.retiring() {
+		return
+	}
+	t.resource = t.resources[t.turn%len(t.resources)]
+	t.turn++
+	t.phase, t.token, t.until, t.pauses = asking, 0, 0, 0
+	t.began = c.run.world.Now()
+	t.newRequest()
+	t.attempt()
+}
+
+func (t *task) newRequest() {
+	c := t.client
+	c.requests++
+	t.id = c.caller.Instance + "/" + decimal(uint64(c.requests))
+	t.before = c.run.judge.Acknowledged(t.resource)
+	t.op = c.run.sample.acquiring(t)
+}
+
+// attempt asks one node, as lease.Client does: for a part of the TTL, so that a node which has gone silent costs no more, and
+// never so long that the grant is worthless.
+func (t *task) attempt() {
+	c := t.client
+	if t.phase != asking {
+		return
+	}
+	if c.retiring() {
+		t.giveUp()
+		return
+	}
+	sent := c.look()
+	ttl := c.spec.TTL
+	most := ttl / 5 * 4
+	slack := min(max(ttl/12, 4*c.run.quality(c.process, c.nodes[c.tour%len(c.nodes)].process).Delay+100*time.Millisecond), most)
+	poll := min(ttl/6, most-slack)
+	command := lease.Acquire{
+		Caller: c.caller, Resource: t.resource, RequestID: t.id, TTL: ttl, Wait: max(poll, time.Millisecond), Priority: c.spec.Priority, Region: c.spec.Region,
+	}
+	c.call(command, poll+slack, func(reply lease.Reply, ok bool) {
+		if t.phase != asking || t.id != command.RequestID {
+			return
+		}
+		switch value := reply.Value.(type) {
+		case *lease.Grant:
+			t.granted(command, value, sent)
+		case *lease.Waiting:
+			t.pauses = 0
+			if c.dice.Chance(c.spec.Impatience) {
+				t.giveUp()
+				return
+			}
+			t.again(sent.Add(min(poll, value.Keep) / 4).Sub(c.process.Clock.Now()))
+		default:
+			t.refused(reply.Err, ok)
+		}
+	})
+}
+
+// again asks again when d has passed.
+func (t *task) again(d time.Duration) {
+	id := t.id
+	t.client.process.After(max(d, 0), func() {
+		if t.id == id {
+			t.attempt()
+		}
+	})
+}
+
+// refused goes on after an attempt without a grant.
+func (t *task) refused(err *lease.Error, answered bool) {
+	c := t.client
+	if answered && (err.Reason == lease.ReasonExpired || err.Reason == lease.ReasonReleased) {
+		// It was granted, but the answer was lost and the lease is over.
+		c.run.mark(MarkLateDuplicate)
+		c.run.sample.lost(t.op)
+		t.newRequest()
+		t.again(0)
+		return
+	}
+	if answered && err.Reason != lease.ReasonHeld {
+		c.tour++
+	}
+	t.pauses++
+	t.again(c.dice.Between(10*time.Millisecond, 20*time.Millisecond<<min(t.pauses, 5)))
+}
+
+// granted makes a hold of a grant that came in time.
+func (t *task) granted(command lease.Acquire, g *lease.Grant, sent clock.Instant) {
+	c := t.client
+	c.look()
+	c.run.judge.Granted(command, g, t.before)
+	c.run.sample.granted(t.op, g)
+	if g.Replayed {
+		c.run.mark(MarkReplayed)
+	}
+	if len(g.Checkpoint) > 0 {
+		c.run.mark(MarkCheckpointPassed)
+	}
+	c.run.latency.add(c.run.world.Now() - t.began)
+	c.run.story.event(c.process, trace.EventAnswer, "is granted %s under %v", t.resource, g.Token)
+	t.grant++
+	t.phase, t.token = working, g.Token
+	c.lastID++
+	t.hold = c.lastID
+	c.holds[t.hold] = t
+	c.step(lease.KeeperGranted{ID: t.hold, Ref: lease.Ref{Resource: g.Resource, Token: g.Token}, TTL: g.TTL, SentAt: sent})
+	if t.phase != working {
+		return // it was too long on its way
+	}
+	t.during(c.dice.About(max(c.spec.Hold, time.Millisecond)), t.finish)
+	t.repeat(c.spec.Write, t.write)
+	t.repeat(c.spec.Checkpoint, t.checkpoint)
+}
+
+// during calls do after d, if the lease lasts that long.
+func (t *task) during(d time.Duration, do func()) {
+	grant := t.grant
+	t.client.process.After(d, func() {
+		if t.grant == grant && t.phase == working {
+			do()
+		}
+	})
+}
+
+// repeat calls do about every d, while the lease lasts.
+func (t *task) repeat(d time.Duration, do func()) {
+	if d > 0 {
+		t.during(t.client.dice.Between(d/2, d*3/2), func() {
+			do()
+			t.repeat(d, do)
+		})
+	}
+}
+
+// finish ends the work of its own accord: it lets go, or at times leaves the lease to run out.
+func (t *task) finish() {
+	if t.phase != working {
+		return
+	}
+	c := t.client
+	delete(c.holds, t.hold)
+	c.step(lease.KeeperReleased{ID: t.hold})
+	t.believe(0)
+	if c.dice.Chance(c.spec.Leave) && !c.retiring() {
+		t.over()
+		return
+	}
+	t.phase = ending
+	t.release(c.process.Clock.Now().Add(c.spec.TTL))
+}
+
+// release tells the quorum, until it has answered or the lease has run out.
+func (t *task) release(until clock.Instant) {
+	c := t.client
+	command := lease.Release{Caller: c.caller, Ref: lease.Ref{Resource: t.resource, Token: t.token}}
+	op := c.run.sample.releasing(t)
+	c.call(command, c.spec.TTL/3, func(reply lease.Reply, ok bool) {
+		c.run.sample.answered(op, reply, ok)
+		if t.phase != ending {
+			return
+		}
+		if ok && (reply.Err == nil || known(reply.Err)) || !c.process.Clock.Now().Before(until) {
+			t.over()
+			return
+		}
+		if ok {
+			c.tour++
+		}
+		c.process.After(c.dice.Between(20*time.Millisecond, 200*time.Millisecond), func() { t.release(until) })
+	})
+}
+
+// over rests, and begins anew.
+func (t *task) over() {
+	t.phase = resting
+	c := t.client
+	c.process.After(c.dice.About(max(c.spec.Think, time.Millisecond)), t.next)
+}
+
+// giveUp ends a wait, and the grant if it was made meanwhile.
+func (t *task) giveUp() {
+	c := t.client
+	c.run.mark(MarkCancelled)
+	c.run.sample.lost(t.op)
+	t.phase = ending
+	t.cancel(5)
+}
+
+func (t *task) cancel(tries int) {
+	c := t.client
+	c.call(lease.CancelAcquire{Caller: c.caller, Resource: t.resource, RequestID: t.id}, time.Second, func(reply lease.Reply, ok bool) {
+		if token, granted := reply.Value.(fence.Token); ok && granted && token != 0 {
+			c.run.mark(MarkCancelledGrant)
+		}
+		if ok && (reply.Err == nil || known(reply.Err)) || tries == 0 {
+			t.over()
+			return
+		}
+		c.tour++
+		c.process.After(200*time.Millisecond, func() { t.cancel(tries - 1) })
+	})
+}
+
+// checkpoint stores state for the next holder.
+func (t *task) checkpoint() {
+	c := t.client
+	data := t.id + " at " + decimal(uint64(c.run.world.Now()))
+	op := c.run.sample.storing(t, data)
+	command := lease.Checkpoint{Caller: c.caller, Ref: lease.Ref{Resource: t.resource, Token: t.token}, Data: []byte(data)}
+	hold := t.hold
+	c.call(command, c.spec.TTL/3, func(reply lease.Reply, ok bool) {
+		c.run.sample.answered(op, reply, ok)
+		if !ok || reply.Err == nil {
+			return
+		}
+		switch reply.Err.Reason {
+		case lease.ReasonExpired, lease.ReasonNotHolder, lease.ReasonReleased:
+			if c.holds[hold] == t {
+				c.step(lease.KeeperEnded{ID: hold, Reason: reply.Err.Reason})
+			}
+		default:
+		}
+	})
+}
+
+// write changes the list of the resource in the storage: it reads it and writes it back with one element more, both under
+// its token. Half of the writes look at the clock first, as careful code does; the others rely on the work being stopped in
+// time, and on the storage.
+func (t *task) write() {
+	c := t.client
+	careful := c.dice.Chance(500)
+	now := c.process.Clock.Now()
+	if careful {
+		now = c.look()
+		if t.phase != working || t.until == 0 || !now.Before(t.until) {
+			return
+		}
+		c.run.judge.Works(c.spec.Name, t.resource, t.token)
+	} else if t.until != 0 && !now.Before(t.until) {
+		if due := c.process.Clock.When(t.until); c.run.world.Now()-(now.Sub(t.until)) >= c.resumedAt && due > 0 {
+			c.run.judge.Overran(c.spec.Name, t.resource, t.token, now.Sub(t.until))
+		}
+	}
+	c.run.storage.append(c, t.resource, t.token)
+}
