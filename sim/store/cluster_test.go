@@ -418,7 +418,9 @@ func chaos(l *lab) {
 			l.net.Add(fault)
 			l.world.After(dice.Between(0, 3*time.Second), func() { l.net.Remove(fault) })
 		case dice.Chance(100):
-			p.Do(func() { m.Claim(nil, func(t quorum.Term, err error) { deposed, term = max(deposed, term), max(t, term) }) })
+			p.Do(func() {
+				m.Claim(nil, func(t quorum.Term, err error) { deposed, term = max(deposed, term), max(t, term) })
+			})
 		default:
 			p.Do(func() {
 				begun := term

@@ -41,9 +41,10 @@ type replica struct {
 	mute     bool        // nobody is to know what it applies
 	changed  bool        // leadership or membership has, and nobody was told
 
-	reads    reads
-	watchers watchers
-	onChange []func()
+	onFlushed func() // flushed, made once
+	reads     reads
+	watchers  watchers
+	onChange  []func()
 }
 
 // Of the log, keepEntries stay behind an image, which is taken every imageEvery entries.
@@ -59,7 +60,7 @@ func (c *Raft) newReplica(s *seat) *replica {
 		kv: i.kv.clone(), applied: i.index, term: i.term,
 		conf: i.conf, members: slices.Clone(i.members), removed: slices.Clone(i.removed),
 	}
-	r.watchers.dead, s.log.present = r.over, r.image
+	r.watchers.dead, s.log.present, r.onFlushed = r.over, r.image, r.flushed
 	node, err := raft.NewRawNode(&raft.Config{
 		ID:              s.log.member,
 		ElectionTick:    int(c.timing.Election / c.timing.Heartbeat),
@@ -155,7 +156,7 @@ func (r *replica) begin(rd *raft.Ready) bool {
 	}
 	if r.leads {
 		// The leader may count on others before its own disk. What it owes as a follower of before must wait.
-		r.send(rd, func(m *raftpb.Message) bool { return !promises(m) })
+		r.send(rd.Messages, false, true)
 	}
 	snapshot := !raft.IsEmptySnap(rd.Snapshot)
 	if r.seat.disk.Full && (rd.MustSync || snapshot || rd.HardState != nil) {
@@ -165,8 +166,9 @@ func (r *replica) begin(rd *raft.Ready) bool {
 	if !rd.MustSync && !snapshot {
 		return true
 	}
-	r.underWay = rd
-	r.seat.process.After(r.cluster.syncTime(r.seat), r.flushed)
+	kept := *rd // a copy of its own, so that the others need not be on the heap
+	r.underWay = &kept
+	r.seat.process.After(r.cluster.syncTime(r.seat), r.onFlushed)
 	return false
 }
 
@@ -198,7 +200,7 @@ func (r *replica) finish(rd *raft.Ready) {
 		r.install(rd.Snapshot.GetMetadata().GetIndex())
 	}
 	r.log.append(rd.Entries)
-	r.send(rd, func(m *raftpb.Message) bool { return !r.leads || promises(m) })
+	r.send(rd.Messages, true, !r.leads)
 	for _, state := range rd.ReadStates {
 		r.reads.confirmed(r, state.Index, binary.BigEndian.Uint64(state.RequestCtx))
 	}

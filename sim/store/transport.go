@@ -7,10 +7,10 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// send sends the messages of a Ready that are due.
-func (r *replica) send(rd *raft.Ready, due func(*raftpb.Message) bool) {
-	for _, m := range rd.Messages {
-		if due(m) {
+// send sends those messages that promise something, and the others, as wanted.
+func (r *replica) send(messages []*raftpb.Message, promising, others bool) {
+	for _, m := range messages {
+		if promises(m) && promising || !promises(m) && others {
 			r.sendOne(m)
 		}
 	}
