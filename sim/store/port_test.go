@@ -139,7 +139,10 @@ func ask[T any](ctx context.Context, s *port, call func(m Member, done func(T, e
 	case <-s.stop:
 	case <-ctx.Done():
 	}
-	return none, fmt.Errorf("%w: %v", quorum.ErrUnknown, ctx.Err())
+	if err := ctx.Err(); err != nil {
+		return none, fmt.Errorf("%w: %w", quorum.ErrUnknown, err)
+	}
+	return none, quorum.ErrUnknown
 }
 
 func (s *port) Claim(ctx context.Context, value []byte) (quorum.Term, error) {

@@ -135,3 +135,27 @@ func TestChaosOnManySeeds(t *testing.T) {
 		})
 	}
 }
+
+// A link that repeats every packet does not repeat commits.
+func TestAProposalIsMadeOnce(t *testing.T) {
+	runLab(t, 1, makeRaft, func(l *lab) {
+		_, m := l.leader(l.processes...)
+		term := l.claim(m)
+		l.run(time.Second)
+		l.net.Add(&world.Fault{Hits: func(_, _ *world.Process) bool { return true }, Quality: world.Quality{Duplicate: 1000}})
+		answered := 0
+		before := len(l.observed[0])
+		for n := range 60 {
+			proposer := l.members[l.processes[n%3]]
+			proposer.Commit(term, nil, func(_ int64, err error) {
+				if err == nil {
+					answered++
+				}
+			})
+			l.run(50 * time.Millisecond)
+		}
+		if made := len(l.observed[0]) - before; made > 60 || answered < 50 || answered > made {
+			l.Errorf("%d commits of 60 answered, %d made", answered, made)
+		}
+	})
+}
