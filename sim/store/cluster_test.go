@@ -206,6 +206,31 @@ func TestCrashOfAllLosesNoAcknowledgedCommit(t *testing.T) {
 	})
 }
 
+func TestOfTwoClaimsAtOnceOneLoses(t *testing.T) {
+	inLab(t, func(l *lab) {
+		_, m := l.leader(l.processes...)
+		l.claim(m)
+		l.run(time.Second)
+		won, lost := 0, 0
+		for range 20 {
+			for range 2 {
+				m.Claim([]byte("claim"), func(_ quorum.Term, err error) {
+					switch {
+					case err == nil:
+						won++
+					case errors.Is(err, quorum.ErrDeposed):
+						lost++
+					}
+				})
+			}
+			l.run(5 * time.Second)
+		}
+		if won > 20 || won < 15 || lost < 15 {
+			l.Errorf("%d of 20 pairs won, %d lost", won, lost)
+		}
+	})
+}
+
 func TestAPausedLeaderIsReplaced(t *testing.T) {
 	inLab(t, func(l *lab) {
 		old, m := l.leader(l.processes...)

@@ -17,6 +17,7 @@ type Disk struct {
 	PutBack func(image any)
 	// Holds is how far the log on the disk goes: what a start compares with the witness. Zero on an empty disk.
 	Holds func() (raftTerm, index uint64)
-	// OnFull is called when a write has failed.
+	// OnFull is called when a write has failed, or when the store has found out that the disk lost what it had flushed: the
+	// process ends then.
 	OnFull func()
 }

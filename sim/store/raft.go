@@ -24,6 +24,7 @@ type Raft struct {
 	lineages int
 	serials  uint64 // of replicas and reads
 	commands []*command
+	lied     bool // a disk was put back to an older state
 
 	observers   []func(int, quorum.Change)
 	onDivergent []func(string)
@@ -98,7 +99,7 @@ func (c *Raft) seat(p *world.Process) *seat {
 		},
 		PutBack: func(image any) {
 			s.mustBeDown()
-			s.log = nil
+			s.log, c.lied = nil, true
 			if l := image.(*raftLog); l != nil {
 				s.log = l.copy()
 			}

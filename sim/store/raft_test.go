@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/writ-io/writ/quorum"
 	"github.com/writ-io/writ/sim/world"
@@ -64,6 +65,39 @@ func TestALongAbsenceEndsWithAnImage(t *testing.T) {
 		l.net.Remove(fault)
 		l.until("the watch ends", func() bool { return ended != nil })
 	})
+}
+
+// raft does not find out by itself that an image was lost on its way.
+func TestALostImageIsSentAgain(t *testing.T) {
+	for seed := range uint64(3) {
+		runLab(t, seed, makeRaft, func(l *lab) {
+			_, m := l.leader(l.processes...)
+			term := l.claim(m)
+			var away *world.Process
+			for _, p := range l.processes {
+				if l.members[p] != m {
+					away = p
+				}
+			}
+			fault := &world.Fault{Cut: true, Hits: func(from, to *world.Process) bool { return from == away || to == away }}
+			l.net.Add(fault)
+			for range 2000 {
+				m.Commit(term, nil, func(int64, error) {})
+				l.run(5 * time.Millisecond)
+			}
+			l.net.Remove(fault)
+			sent := false
+			for !sent && l.world.Step() {
+				m.(*replica).node.WithProgress(func(_ uint64, _ raft.ProgressType, pr tracker.Progress) {
+					sent = sent || pr.State == tracker.StateSnapshot
+				})
+			}
+			l.net.Add(fault)
+			l.run(50 * time.Millisecond)
+			l.net.Remove(fault)
+			l.until("the member has caught up", func() bool { return l.members[away].Progress().Revision >= 2000 })
+		})
+	}
 }
 
 func testEntries(from, to, term uint64) []*raftpb.Entry {
@@ -157,5 +191,34 @@ func TestAProposalIsMadeOnce(t *testing.T) {
 		if made := len(l.observed[0]) - before; made > 60 || answered < 50 || answered > made {
 			l.Errorf("%d commits of 60 answered, %d made", answered, made)
 		}
+	})
+}
+
+// A disk that was put back has lost what its member promised to have. Its raft ends in a panic, as etcd does, and so does its
+// process; the others go on.
+func TestADiskThatWasPutBack(t *testing.T) {
+	runLab(t, 1, makeRaft, func(l *lab) {
+		_, m := l.leader(l.processes...)
+		term := l.claim(m)
+		var victim *world.Process
+		for _, p := range l.processes {
+			if l.members[p] != m {
+				victim = p
+			}
+		}
+		image := l.cluster.Disk(victim).Image()
+		for n := range 50 {
+			l.commit(m, term, fmt.Sprint(n))
+		}
+		l.run(time.Second)
+		beforeTerm, before := l.cluster.Disk(victim).Holds()
+		l.crash(victim)
+		l.cluster.Disk(victim).PutBack(image)
+		if raftTerm, index := l.cluster.Disk(victim).Holds(); index >= before || raftTerm > beforeTerm {
+			l.Errorf("holds %d of term %d, and %d of term %d before", index, raftTerm, before, beforeTerm)
+		}
+		l.start(victim)
+		l.until("the process ends", func() bool { return !victim.Up() })
+		l.commit(m, term, "still")
 	})
 }

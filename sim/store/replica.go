@@ -127,8 +127,23 @@ func (s *seat) receive(l *lineage, m *raftpb.Message, i *image) {
 	if i != nil {
 		r.incoming = append(r.incoming, i)
 	}
+	if r.step(m) {
+		r.pump()
+	} else {
+		r.fail()
+	}
+}
+
+// step has raft take a message in, and answers false if raft has found that its log has lost something: it panics then, as it
+// may if a disk was put back.
+func (r *replica) step(m *raftpb.Message) (sound bool) {
+	defer func() {
+		if !sound && r.cluster.lied {
+			_ = recover()
+		}
+	}()
 	_ = r.node.Step(m) // what raft does not want is as good as lost
-	r.pump()
+	return true
 }
 
 // pump does what raft has ready, until it has nothing or a flush is under way.
@@ -160,7 +175,7 @@ func (r *replica) begin(rd *raft.Ready) bool {
 	}
 	snapshot := !raft.IsEmptySnap(rd.Snapshot)
 	if r.seat.disk.Full && (rd.MustSync || snapshot || rd.HardState != nil) {
-		r.diskFull()
+		r.fail()
 		return false
 	}
 	if !rd.MustSync && !snapshot {
@@ -172,8 +187,8 @@ func (r *replica) begin(rd *raft.Ready) bool {
 	return false
 }
 
-// diskFull ends the replica before anything is written.
-func (r *replica) diskFull() {
+// fail ends a replica whose disk is of no use.
+func (r *replica) fail() {
 	r.stopped, r.leads = true, false
 	if f := r.seat.disk.OnFull; f != nil {
 		f()
