@@ -87,8 +87,8 @@ func (m *fastMember) advance(revision int64) {
 // call is one call under way: the command takes effect, or read is called, and then done is, or read's answer.
 type call struct {
 	member   *fastMember
-	command  *command
-	read     func() (answer func())
+	command  command
+	read     func() (answer func()) // nil: the command
 	answer   func()
 	revision int64
 	err      error
@@ -119,8 +119,8 @@ func (c *call) takeEffect() {
 	if !l.works(l.leader) || m.seat != l.leader && !m.cluster.linked(m.seat, l.leader) {
 		return
 	}
-	if c.command != nil {
-		c.revision, c.err = l.apply(c.command)
+	if c.read == nil {
+		c.revision, c.err = l.apply(&c.command)
 	} else {
 		c.answer = c.read()
 	}
@@ -135,7 +135,7 @@ func (c *call) reply() {
 	if m.dead || m.seat.member != m || !m.lineage.reachable(m.seat) {
 		return
 	}
-	if c.command == nil {
+	if c.read != nil {
 		c.answer()
 		return
 	}
@@ -162,7 +162,7 @@ func (m *fastMember) Claim(value []byte, done func(quorum.Term, error)) {
 	if value == nil {
 		value = noHead
 	}
-	m.begin(&call{command: &command{
+	m.begin(&call{command: command{
 		kind: kindClaim, expect: m.lineage.kv.record.Revision, writes: []quorum.Write{{Key: quorum.KeyTerm, Value: value}},
 		done: func(revision int64, err error) { done(quorum.Term(revision), err) },
 	}})
@@ -174,17 +174,17 @@ func (m *fastMember) Commit(term quorum.Term, writes []quorum.Write, done func(r
 		m.seat.process.After(0, func() { done(0, quorum.ErrTooLarge) })
 		return
 	}
-	m.begin(&call{command: &command{kind: kindCommit, term: term, writes: slices.Clone(writes), done: done}})
+	m.begin(&call{command: command{kind: kindCommit, term: term, writes: slices.Clone(writes), done: done}})
 }
 
 // Announce implements Member.
 func (m *fastMember) Announce(write quorum.Write, done func(revision int64, err error)) {
-	m.begin(&call{command: &command{kind: kindAnnounce, writes: []quorum.Write{write}, done: done}})
+	m.begin(&call{command: command{kind: kindAnnounce, writes: []quorum.Write{write}, done: done}})
 }
 
 // Compact implements Member: for every member.
 func (m *fastMember) Compact(revision int64) {
-	m.begin(&call{command: &command{kind: kindCompact, expect: revision}})
+	m.begin(&call{command: command{kind: kindCompact, expect: revision}})
 }
 
 // Load implements Member.

@@ -67,9 +67,7 @@ func restoreKV(b *Backup) *kv {
 func (k *kv) clone() *kv {
 	c := *k
 	c.keys = maps.Clone(k.keys)
-	// Appending to either must not show in the other.
-	c.history = slices.Clip(k.history)
-	k.history = slices.Clip(k.history)
+	c.history = slices.Clip(k.history) // k alone appends in place, where c does not look
 	return &c
 }
 

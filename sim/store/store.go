@@ -18,7 +18,7 @@ type Member interface {
 	Head(done func(revision int64, err error))
 	// Watch delivers every change from a revision on, as this member applies it, until stop is called or the process
 	// ends; first, at once, those that it has applied already. ended is called, and nothing delivered any more, if the
-	// history from there on is gone: with quorum.ErrCompacted. Entries are shared between members: nobody changes them.
+	// history from there on is gone: with quorum.ErrCompacted. Both may be called before Watch returns. Entries are shared between members: nobody changes them.
 	Watch(from int64, deliver func(quorum.Change), ended func(error)) (stop func())
 	// Leads says whether this member is the raft leader, or whatever stands for it.
 	Leads() bool
