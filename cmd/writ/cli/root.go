@@ -25,6 +25,8 @@ type app struct {
 	stderr  io.Writer
 	now     func() time.Time // time of day, to show ages
 	signals chan os.Signal   // what has come since the start; for "writ run", which passes signals on
+	// simulator is what "writ sim" uses; nil: the real one.
+	simulator *simulator
 }
 
 // signalsKept is how many signals wait to be dealt with.
@@ -86,7 +88,7 @@ its own failures.`,
 	a.flags(flags)
 	_ = root.RegisterFlagCompletionFunc("output", // the flag exists
 		cobra.FixedCompletions([]string{outputTable, outputJSON, outputYAML}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(a.leaseCommand(), a.quorumCommand(quorum), a.runCommand(), versionCommand(a, version))
+	root.AddCommand(a.leaseCommand(), a.quorumCommand(quorum), a.runCommand(), a.simCommand(version), versionCommand(a, version))
 	root.AddCommand(servers...)
 	return root
 }

@@ -106,6 +106,10 @@ func flagFix(f *pflag.Flag) string {
 		return "use true or false"
 	case "int", "int32", "uint16":
 		return "use a whole number"
+	case "uint64":
+		return "use a whole number from 0 to 18446744073709551615"
+	case "float64":
+		return "use a number, such as 0.5"
 	}
 	return "give it a value"
 }
