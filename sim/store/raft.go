@@ -36,7 +36,8 @@ var _ Cluster = (*Raft)(nil)
 type seat struct {
 	process *world.Process
 	disk    *Disk
-	dice    *world.Dice
+	dice    *world.Dice // of flushes
+	torn    *world.Dice
 	log     *raftLog // nil: the disk is empty
 	replica *replica // nil while it is down
 }
@@ -88,7 +89,7 @@ func (c *Raft) seat(p *world.Process) *seat {
 	if s != nil {
 		return s
 	}
-	s = &seat{process: p, dice: c.world.Dice("disk " + p.Name)}
+	s = &seat{process: p, dice: c.world.Dice("flush " + p.Name), torn: c.world.Dice("torn " + p.Name)}
 	s.disk = &Disk{
 		Wipe: func() { s.mustBeDown(); s.log = nil },
 		Image: func() any {
@@ -142,11 +143,11 @@ func (c *Raft) Crash(p *world.Process) {
 	}
 	s.replica = nil
 	r.dead = true
-	torn := s.dice
-	if !s.disk.Torn {
-		torn = nil
+	if s.disk.Torn {
+		s.log.crash(r.underWay, s.torn)
+	} else {
+		s.log.crash(r.underWay, nil)
 	}
-	s.log.crash(r.underWay, torn)
 	s.disk.Torn = false
 }
 
@@ -203,7 +204,7 @@ func (c *Raft) OnDivergence(f func(what string)) { c.onDivergent = append(c.onDi
 
 // applied takes down that somebody has applied a command at an index, 0 for none, and what it changed.
 func (c *Raft) applied(l *lineage, who string, index, id uint64, change quorum.Change) {
-	for uint64(len(l.applied)) < index-l.base-1 {
+	if uint64(len(l.applied)) < index-l.base-1 {
 		panic("store: " + who + " has skipped an index")
 	}
 	if at := index - l.base - 1; at == uint64(len(l.applied)) {
