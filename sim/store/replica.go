@@ -205,6 +205,7 @@ func (r *replica) flushed() {
 	r.finish(rd)
 	r.busy = false
 	r.pump()
+	r.notify() // pump does not if the replica has just been removed
 }
 
 // finish does what had to wait for the disk.
