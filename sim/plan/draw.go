@@ -160,8 +160,9 @@ func (d *drawing) nodes() {
 	}
 }
 
-// wantedRate is how many operations all clients together are to make in a second.
-const wantedRate = 50
+// wantedRate is how many operations all clients together would make in a second if nothing went wrong and nobody had to
+// wait for an answer. Faults, waiting and distances leave about 50 of them.
+const wantedRate = 80
 
 func (d *drawing) clients() {
 	p := &d.plan
@@ -206,6 +207,7 @@ func (d *drawing) clients() {
 			// It acquires and releases, while it waits for both to arrive.
 			c.Hold = max(10*time.Millisecond, 2*pace-d.latency)
 			c.Think = d.ms("think", 10, 100)
+			c.Write = d.ms("quick write", 5, int(c.Hold/time.Millisecond))
 		}
 		if priorities {
 			c.Priority = int32(d.int("priority", 0, 3))

@@ -28,6 +28,12 @@ function fill(anew) {
   el('rows').replaceChildren(made);
 }
 
+// aligned writes an instant so that the points of all stand below each other.
+function aligned(ns) {
+  const text = exact(ns), digits = text.length - 2 - text.indexOf('.');
+  return text + '\u00a0'.repeat(9 - digits);
+}
+
 function eventRow(e, place) {
   const row = document.createElement('div');
   row.className = 'row ' + e.kind;
@@ -43,7 +49,7 @@ function eventRow(e, place) {
   number.tabIndex = -1;
   number.textContent = '#e' + e.id;
   row.append(number);
-  for (const [name, text] of [['at', exact(e.at)], ['actor', laneName(e.lane)], ['kind', e.kind], ['what', e.text]]) {
+  for (const [name, text] of [['at', aligned(e.at)], ['actor', laneName(e.lane)], ['kind', e.kind], ['what', e.text]]) {
     const cell = document.createElement('span');
     cell.className = name;
     cell.textContent = text;

@@ -70,11 +70,13 @@ function legend() {
   if (rows.some(r => r.crossed && r.crossed.length)) add('two believe', g => { g.strokeStyle = colours.bad; g.strokeRect(.5, .5, 17, 11); hatch(g, 0, 0, 18, 12, colours.bad, 6, true); });
 }
 
-for (const kind of data.eventKinds) {
+const counts = {};
+for (const e of events) counts[e.kind] = (counts[e.kind] || 0) + 1;
+for (const kind of data.eventKinds.filter(k => counts[k])) {
   const label = document.createElement('label'), box = document.createElement('input');
   Object.assign(box, { type: 'checkbox', value: kind, checked: true });
   box.addEventListener('change', () => { if (box.checked) kindsShown.add(kind); else kindsShown.delete(kind); filter(); });
-  label.append(box, kind);
+  label.append(box, kind + ' ' + counts[kind].toLocaleString('en'));
   el('kinds').append(label);
 }
 el('actor').append(new Option('all', ''));
@@ -173,7 +175,8 @@ map.addEventListener('pointerdown', event => { map.setPointerCapture(event.point
 map.addEventListener('pointermove', moveMap);
 
 scroll.addEventListener('scroll', redraw);
-new ResizeObserver(() => { fill(false); redraw(); }).observe(document.body);
+const resized = new ResizeObserver(() => { fill(false); redraw(); });
+for (const part of [scroll, list, map]) resized.observe(part);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { readColours(); legend(); redraw(); });
 function fromHash() {
   const found = /^#e(\d+)$/.exec(location.hash);
