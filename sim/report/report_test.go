@@ -233,6 +233,49 @@ func TestAnEmptyTrace(t *testing.T) {
 	}
 }
 
+// probe does in a browser what a reader may do, and leaves what came of it in the title.
+const probe = `
+const log = [];
+const press = key => chart.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
+press('+'); log.push(exact(seen.from) + '-' + exact(seen.to));
+press('ArrowRight'); log.push(exact(seen.from));
+press('v'); log.push(exact((seen.from + seen.to) / 2));
+press('0'); log.push(exact(seen.to - seen.from));
+press('n'); log.push(chosenOf.event);
+show(0, 60e9); draw();
+const paused = hits.find(h => h.text.startsWith('c1 paused')), at = chart.getBoundingClientRect();
+chart.dispatchEvent(new PointerEvent('pointermove', { clientX: at.left + paused.x + 5, clientY: at.top + paused.y + 5, bubbles: true }));
+log.push(el('tip').textContent.replace('\n', ', '));
+el('text').value = 'r2'; filter(); log.push(el('count').textContent);
+choose(9, true); log.push(el('count').textContent);
+log.push(location.hash);
+document.title = log.join('|');
+`
+
+func TestBrowserInteraction(t *testing.T) {
+	browser, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("no chromium")
+	}
+	page := render(t, stories()["split"])
+	end := strings.LastIndex(page, "</script>")
+	file := filepath.Join(t.TempDir(), "page.html")
+	if err := os.WriteFile(file, []byte(page[:end]+probe+page[end:]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(),
+		"--virtual-time-budget=3000", "--window-size=1280,800", "--dump-dom", "file://"+file).Output()
+	if err != nil {
+		t.Skip("chromium does not run here: ", err)
+	}
+	_, title, _ := strings.Cut(string(out), "<title>")
+	title, _, _ = strings.Cut(title, "</title>")
+	const want = "15.000s-45.000s|18.000s|28.500s|1m00.000s|12|c1 paused, 24.000s – 30.000s (6 s)|5 of 16 events|16 of 16 events|#e9"
+	if title != want {
+		t.Errorf("the reader got\n%s\nwant\n%s", title, want)
+	}
+}
+
 // keepVariable names a directory for the pages, for somebody to look at.
 const keepVariable = "WRIT_TEST_PAGES"
 
