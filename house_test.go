@@ -36,6 +36,7 @@ var coreFiles = []string{
 	"lease/keeper_send.go",
 	"lease/policy.go",
 	"lease/record.go",
+	"lease/record_stored.go",
 	"lease/resource.go",
 	"lease/table.go",
 	"lease/table_grant.go",

@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-
-	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 )
 
@@ -41,96 +37,6 @@ type Outcome struct {
 	RequestID string
 	Token     fence.Token // 0 if it was cancelled before it was granted
 	End       End
-}
-
-// AppendBinary appends the stored form of the record.
-func (r *Record) AppendBinary(b []byte) ([]byte, error) {
-	m := writv1.LeaseRecord{
-		Resource: string(r.Resource), Token: uint64(r.Token), Held: r.Held, Ending: r.Ending,
-		Principal: string(r.Holder.Principal), Instance: r.Holder.Instance, Region: r.Holder.Region,
-		RequestId: r.RequestID, Priority: r.Priority, TtlMs: r.TTL.Milliseconds(),
-		Metadata: r.Metadata, End: int32(r.End), HasCheckpoint: r.HasCheckpoint,
-	}
-	if !r.GrantedAt.IsZero() {
-		m.GrantedAtUnixMs = r.GrantedAt.UnixMilli()
-	}
-	if len(r.Outcomes) > 0 {
-		m.Outcomes = make([]*writv1.RequestOutcome, len(r.Outcomes))
-		for i, o := range r.Outcomes {
-			m.Outcomes[i] = &writv1.RequestOutcome{
-				Principal: string(o.Principal), RequestId: o.RequestID, Token: uint64(o.Token), End: int32(o.End),
-			}
-		}
-	}
-	return proto.MarshalOptions{Deterministic: true}.MarshalAppend(b, &m)
-}
-
-// Size is the length of the stored form in bytes.
-func (r *Record) Size() int {
-	n := stringSize(string(r.Resource)) + varintSize(uint64(r.Token)) + boolSize(r.Held) + boolSize(r.Ending) +
-		stringSize(string(r.Holder.Principal)) + stringSize(r.Holder.Instance) + stringSize(r.Holder.Region) +
-		stringSize(r.RequestID) + varintSize(uint64(r.TTL.Milliseconds())) + stringSize(r.Metadata) +
-		varintSize(uint64(r.End)) + boolSize(r.HasCheckpoint) + varintSize(uint64(r.Priority))
-	if !r.GrantedAt.IsZero() {
-		n += varintSize(uint64(r.GrantedAt.UnixMilli()))
-	}
-	for i := range r.Outcomes {
-		o := &r.Outcomes[i]
-		n += 1 + protowire.SizeBytes(stringSize(string(o.Principal))+stringSize(o.RequestID)+varintSize(uint64(o.Token))+varintSize(uint64(o.End)))
-	}
-	return n
-}
-
-// The size of a field in protobuf, with its tag of one byte: fields 1 to 15. What is zero is left out.
-
-func stringSize[T string | []byte](v T) int {
-	if len(v) == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeBytes(len(v))
-}
-
-func varintSize(v uint64) int {
-	if v == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeVarint(v)
-}
-
-func boolSize(v bool) int {
-	if v {
-		return 2
-	}
-	return 0
-}
-
-// UnmarshalBinary reads the stored form. A record that breaks an invariant is an error, never a guess.
-func (r *Record) UnmarshalBinary(data []byte) error {
-	var m writv1.LeaseRecord
-	if err := proto.Unmarshal(data, &m); err != nil {
-		return fmt.Errorf("lease record: %w", err)
-	}
-	if m.TtlMs < 0 || m.TtlMs > MaxTTL.Milliseconds() {
-		return fmt.Errorf("lease record of %q: TTL %d ms is outside of 0 to %d", m.Resource, m.TtlMs, MaxTTL.Milliseconds())
-	}
-	*r = Record{
-		Resource: Resource(m.Resource), Token: fence.Token(m.Token), Held: m.Held, Ending: m.Ending,
-		Holder:    Holder{Principal: Principal(m.Principal), Instance: m.Instance, Region: m.Region},
-		RequestID: m.RequestId, Priority: m.Priority, TTL: time.Duration(m.TtlMs) * time.Millisecond,
-		Metadata: m.Metadata, End: End(m.End), HasCheckpoint: m.HasCheckpoint,
-	}
-	if m.GrantedAtUnixMs != 0 {
-		r.GrantedAt = time.UnixMilli(m.GrantedAtUnixMs).UTC()
-	}
-	if len(m.Outcomes) > 0 {
-		r.Outcomes = make([]Outcome, len(m.Outcomes))
-		for i, o := range m.Outcomes {
-			r.Outcomes[i] = Outcome{
-				Principal: Principal(o.Principal), RequestID: o.RequestId, Token: fence.Token(o.Token), End: End(o.End),
-			}
-		}
-	}
-	return r.check()
 }
 
 func (r *Record) check() error {
