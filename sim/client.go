@@ -79,6 +79,9 @@ func (c *client) addTask(names ...string) {
 	}
 	c.tasks = append(c.tasks, t)
 	c.process.After(c.dice.About(max(c.spec.Think, time.Millisecond)), t.next)
+	if c.spec.Name != probeName {
+		t.browse()
+	}
 }
 
 // crash ends the life of the process. Nobody believes in anything any more.

@@ -21,7 +21,8 @@ type task struct {
 	before   fence.Token   // what had been acknowledged to anybody when it began
 	began    time.Duration // of the acquisition
 	phase    phase
-	pauses   int // in a row
+	pauses   int  // in a row
+	try      bool // without waiting, if it is held
 	op       *sampled
 
 	// The lease.
@@ -51,6 +52,7 @@ func (t *task) next() {
 	t.phase, t.token, t.until, t.pauses = asking, 0, 0, 0
 	t.began = c.run.world.Now()
 	t.newRequest()
+	t.try = c.dice.Chance(150)
 	t.attempt()
 }
 
@@ -80,6 +82,9 @@ func (t *task) attempt() {
 	poll := min(ttl/6, most-slack)
 	command := lease.Acquire{
 		Caller: c.caller, Resource: t.resource, RequestID: t.id, TTL: ttl, Wait: max(poll, time.Millisecond), Priority: c.spec.Priority, Region: c.spec.Region,
+	}
+	if t.try {
+		command.Wait = 0
 	}
 	c.call(command, poll+slack, func(reply lease.Reply, ok bool) {
 		if t.phase != asking || t.id != command.RequestID {
@@ -114,6 +119,12 @@ func (t *task) again(d time.Duration) {
 // refused goes on after an attempt without a grant.
 func (t *task) refused(err *lease.Error, answered bool) {
 	c := t.client
+	if answered && t.try && err.Reason == lease.ReasonHeld {
+		c.run.sample.held(t.op, err)
+		t.over()
+		return
+	}
+	t.try = false // whatever it came to is to be found out
 	if answered && (err.Reason == lease.ReasonExpired || err.Reason == lease.ReasonReleased) {
 		// It was granted, but the answer was lost and the lease is over.
 		c.run.mark(MarkLateDuplicate)
@@ -152,6 +163,10 @@ func (t *task) granted(command lease.Acquire, g *lease.Grant, sent clock.Instant
 	if t.phase != working {
 		return // it was too long on its way
 	}
+	if c.retiring() {
+		t.finish()
+		return
+	}
 	t.during(c.dice.About(max(c.spec.Hold, time.Millisecond)), t.finish)
 	t.repeat(c.spec.Write, t.write)
 	t.repeat(c.spec.Checkpoint, t.checkpoint)
@@ -183,8 +198,11 @@ func (t *task) finish() {
 		return
 	}
 	c := t.client
-	delete(c.holds, t.hold)
 	c.step(lease.KeeperReleased{ID: t.hold})
+	if t.phase != working {
+		return // its deadline has come this very moment
+	}
+	delete(c.holds, t.hold)
 	t.believe(0)
 	if c.dice.Chance(c.spec.Leave) && !c.retiring() {
 		t.over()
@@ -245,6 +263,38 @@ func (t *task) cancel(tries int) {
 		c.process.After(200*time.Millisecond, func() { t.cancel(tries - 1) })
 	})
 }
+
+// look reads the resource, at a node or from the coordinator.
+func (t *task) look() {
+	c := t.client
+	name := t.resources[c.dice.Intn(len(t.resources))]
+	if c.dice.Chance(500) {
+		c.call(lease.Inspect{Caller: c.caller, Ref: lease.Ref{Resource: name}}, time.Second, func(lease.Reply, bool) {})
+		return
+	}
+	n := c.nodes[c.dice.Intn(len(c.nodes))]
+	op := c.run.sample.reading(c, name)
+	c.run.operations++
+	c.run.net.Send(c.process, n.process, func() {
+		n.get(name, func(info lease.Info, err *lease.Error) {
+			c.run.net.Send(n.process, c.process, func() { c.run.sample.read(op, info, err) })
+		})
+	})
+}
+
+// browse reads now and then, as long as the process lives.
+func (t *task) browse() {
+	c := t.client
+	c.process.After(c.dice.About(readEvery), func() {
+		if !c.retiring() {
+			t.look()
+			t.browse()
+		}
+	})
+}
+
+// readEvery is how often a task reads.
+const readEvery = 2 * time.Second
 
 // checkpoint stores state for the next holder.
 func (t *task) checkpoint() {

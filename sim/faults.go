@@ -366,7 +366,9 @@ func (r *run) operate(f plan.Fault, a []*world.Process) (end func()) {
 	case plan.Backup:
 		r.oper.want(what, r.oper.takeBackup)
 	case plan.Restore:
-		r.oper.restore()
+		if r.oper.backup != nil {
+			r.oper.restore()
+		}
 	case plan.NewCluster:
 		if first != nil {
 			r.oper.newCluster(first)

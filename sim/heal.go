@@ -7,16 +7,20 @@ import (
 
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/sim/plan"
+	"github.com/writ-io/writ/sim/store"
 	"github.com/writ-io/writ/sim/trace"
 )
 
 // probeTTL is that of the leases that show that work goes on.
-const probeTTL = 5 * time.Second
+const (
+	probeTTL  = 5 * time.Second
+	probeName = "probe"
+)
 
 // heal ends everything that is wrong, and waits until every resource has been granted anew: L1. Clients let go of what they
 // hold or are gone, so that a probe which waits for each resource must be served in time.
 func (r *run) heal() {
-	r.winding = true
+	r.winding, r.healing = true, true
 	r.story.event(nil, trace.EventOperator, "operator: everything is healed")
 	r.mend()
 	for _, c := range r.clients {
@@ -59,6 +63,9 @@ const choresPatience = 3 * time.Minute
 // mend ends faults that hold nodes, and starts what is down.
 func (r *run) mend() {
 	r.net.Clear()
+	if fast, ok := r.store.(*store.Fast); ok {
+		fast.Behave()
+	}
 	r.twice = false
 	for _, n := range r.nodes {
 		disk := r.store.Disk(n.process)
@@ -77,6 +84,7 @@ func (r *run) mend() {
 	for _, w := range r.watches {
 		w.process.Resume()
 		w.start()
+		w.wake()
 	}
 }
 
@@ -87,10 +95,8 @@ func (r *run) patience() time.Duration {
 	// A waiter that is gone keeps its place for a third of its TTL after each third that it asked for, and is served at
 	// most once before that.
 	patience := 2*r.longestTTL() + p.LockDelay + 4*p.Election + 40*r.roundTrip() + 5*time.Second
-	for _, f := range p.Faults {
-		if f.Kind == plan.Restore || f.Kind == plan.NewCluster {
-			return patience + max(p.MaxTTL, lease.DefaultMaxTTL) + 2*witnessEvery + 4*p.Election
-		}
+	if r.oper.restored > 0 {
+		patience += max(p.MaxTTL, lease.DefaultMaxTTL) + 2*witnessEvery + 4*p.Election
 	}
 	return patience
 }
@@ -116,7 +122,7 @@ func (r *run) probe() probes {
 	if len(r.plan.Nodes) > 0 {
 		region = r.plan.Nodes[0].Region
 	}
-	c := newClient(r, plan.Client{Name: "probe", Region: region, Resources: names, All: true, TTL: probeTTL, Hold: time.Hour, Think: time.Millisecond})
+	c := newClient(r, plan.Client{Name: probeName, Region: region, Resources: names, All: true, TTL: probeTTL, Hold: time.Hour, Think: time.Millisecond})
 	r.winding = false // for the probe: the others have no timer that begins anew before it is done
 	for _, o := range r.clients {
 		o.retired = true

@@ -113,15 +113,15 @@ func (n *node) start() {
 	n.every(houseEvery, n.keepHouse)
 }
 
-// Intervals as in production; the block is small, so that runs get to its end.
+// Intervals as in production.
 const (
 	witnessEvery = 5 * time.Second
 	houseEvery   = time.Second
 	compactEvery = 30 * time.Second
 	retryEvery   = 50 * time.Millisecond
-	tokenBlock   = 4096
-	// keepRevisions is little, so that watchers come too late at times.
-	keepRevisions = 1000
+	// tokenBlock and keepRevisions are little, so that runs come to the end of a block, and watchers too late.
+	tokenBlock    = 64
+	keepRevisions = 200
 )
 
 // crash ends the life of the node.

@@ -20,6 +20,8 @@ type operator struct {
 	backup   *store.Backup
 	recovery time.Duration
 	attempts uint64
+	since    time.Duration // when the first chore was begun
+	restored int           // how often the quorum was restored
 }
 
 // chore is something to be done; do is called until it calls done with true.
@@ -34,9 +36,13 @@ func newOperator(r *run) *operator { return &operator{run: r} }
 func (o *operator) want(what string, do func(done func(bool))) {
 	o.chores = append(o.chores, &chore{what, do})
 	if len(o.chores) == 1 {
+		o.since = o.run.world.Now()
 		o.begin()
 	}
 }
+
+// lastResort is how long an operator tries before it takes the quorum for lost, if nobody decides.
+const lastResort = 90 * time.Second
 
 const (
 	choreRetry    = 500 * time.Millisecond
@@ -45,6 +51,10 @@ const (
 
 // begin tries the first chore. An answer that does not come counts as a failure, which is tried again.
 func (o *operator) begin() {
+	if o.run.deciding() == nil && o.run.world.Now()-o.since > lastResort {
+		o.restore()
+		return
+	}
 	c := o.chores[0]
 	o.attempts++
 	attempt := o.attempts
@@ -57,6 +67,7 @@ func (o *operator) begin() {
 			o.run.story.event(nil, trace.EventOperator, "operator: %s", c.what)
 			o.chores = o.chores[1:]
 			if len(o.chores) > 0 {
+				o.since = o.run.world.Now()
 				o.begin()
 			}
 			return
@@ -111,6 +122,10 @@ func (r *run) nodeNamed(name string) *node {
 func (o *operator) replace(n *node) {
 	what := "replace " + n.name()
 	if slices.ContainsFunc(o.chores, func(c *chore) bool { return c.what == what }) {
+		return
+	}
+	if !slices.ContainsFunc(o.run.nodes, func(other *node) bool { return other != n && !other.removed }) {
+		o.run.world.After(choreRetry, o.restore) // there is nobody to remove it
 		return
 	}
 	o.want("remove "+n.name(), func(done func(bool)) { o.remove(n, done) })
@@ -276,12 +291,15 @@ func (o *operator) takeBackup(done func(bool)) {
 	done(true)
 }
 
-// restore stops every node and starts them all from the last backup, as "writ quorum restore" does on each.
+// restore stops every node and starts them all from the last backup, as "writ quorum restore" does on each. Without one they
+// start from nothing, and only their witnesses know that there has been something.
 func (o *operator) restore() {
-	if o.backup == nil {
-		return
+	backup := o.backup
+	if backup == nil {
+		backup = &store.Backup{}
 	}
 	o.chores = nil
+	o.restored++
 	var processes []*world.Process
 	for _, n := range o.run.nodes {
 		if n.removed {
@@ -290,7 +308,7 @@ func (o *operator) restore() {
 		n.crash()
 		processes = append(processes, n.process)
 	}
-	o.run.store.Rebuild(o.backup, processes)
+	o.run.store.Rebuild(backup, processes)
 	for _, n := range o.run.nodes {
 		if n.removed {
 			continue
@@ -308,6 +326,7 @@ func (o *operator) restore() {
 // join it with empty disks.
 func (o *operator) newCluster(first *node) {
 	o.chores = nil
+	o.restored++
 	for _, n := range o.run.nodes {
 		n.crash()
 	}

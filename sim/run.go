@@ -60,6 +60,7 @@ type run struct {
 	cuts       int // network faults that are in effect
 	twice      bool
 	winding    bool // clients take no more leases
+	healing    bool // all faults are over
 	operations uint64
 	violations []trace.Violation
 	marks      [markCount]uint64
@@ -81,6 +82,7 @@ func newRun(p plan.Plan, o Options) *run {
 		r.story = newStory(p, r.world.Now)
 	}
 	r.judge = judge.New(r.world.Now, r.violation)
+	r.judge.OnGrant = r.granted
 	r.net = r.world.NewNetwork(r.quality)
 	r.sample = newSample(r)
 	founders := p.Founders()
@@ -94,7 +96,7 @@ func newRun(p plan.Plan, o Options) *run {
 	}
 	timing := store.Timing{Heartbeat: p.Heartbeat, Election: p.Election, Sync: p.SyncDelay}
 	if p.Store == plan.Fast {
-		panic("fast")
+		r.store = store.NewFast(r.world, r.net, timing, processes, r.misbehaviour())
 	} else {
 		r.store = store.NewRaft(r.world, r.net, timing, processes)
 	}
@@ -109,6 +111,17 @@ func newRun(p plan.Plan, o Options) *run {
 	}
 	r.oper = newOperator(r)
 	return r
+}
+
+// misbehaviour is how the fast store of this run behaves: in half of the runs its answers take long, so that much happens
+// between an effect and its answer.
+func (r *run) misbehaviour() store.FastConfig {
+	dice := r.world.Dice("fast store")
+	if dice.Chance(500) {
+		return store.FastConfig{}
+	}
+	most := r.plan.Election / 5
+	return store.FastConfig{Reach: dice.Between(0, most), Reply: dice.Between(0, most), Lag: dice.Between(0, most)}
 }
 
 // carryOut lets the plan happen, then heals everything and looks whether work goes on.
@@ -139,6 +152,22 @@ func (r *run) committed(lineage int, c quorumChange) {
 	r.lineage = lineage
 	r.judge.Committed(lineage, c)
 	r.world.Note(uint64(c.Revision))
+}
+
+// granted notes how a resource came to its holder.
+func (r *run) granted(g judge.Grant) {
+	switch {
+	case g.Handed:
+		r.mark(MarkHandOff)
+	case g.After == lease.EndExpired && r.plan.LockDelay > 0 && g.FreeFor >= r.plan.LockDelay/2:
+		r.mark(MarkLockDelay)
+	}
+	if g.After == lease.EndExpired && r.cuts > 0 {
+		r.mark(MarkExpiryInPartition)
+	}
+	if g.NewEpoch {
+		r.mark(MarkEpochRaised)
+	}
 }
 
 // violation keeps what the judge found.

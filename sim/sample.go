@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -79,6 +80,49 @@ func (s *sample) acquiring(t *task) *sampled {
 		op.Token = 0
 	}
 	return op
+}
+
+// reading records a read that begins.
+func (s *sample) reading(c *client, name lease.Resource) *sampled {
+	op := s.call(&task{client: c, resource: name}, history.Get)
+	if op != nil {
+		op.TTL = 0
+	}
+	return op
+}
+
+// read ends a read.
+func (s *sample) read(op *sampled, info lease.Info, err *lease.Error) {
+	if op == nil || op.done {
+		return
+	}
+	op.done = true
+	switch {
+	case err != nil && err.Reason == lease.ReasonNotFound:
+		op.Outcome, op.Return = history.NotFound, s.run.world.Now()
+	case err == nil:
+		op.Outcome, op.Return = history.OK, s.run.world.Now()
+		op.Saw = history.Sight{Token: uint64(info.Token), Holder: info.RequestID, Free: info.State == lease.Free}
+		switch info.End {
+		case lease.EndReleased:
+			op.Saw.End = history.EndReleased
+		case lease.EndExpired:
+			op.Saw.End = history.EndExpired
+		case lease.NotEnded, lease.EndCancelled, lease.EndForced:
+		}
+		if !op.Saw.Free {
+			op.Saw.End = history.NotEnded
+		}
+	}
+}
+
+// held ends an acquisition that found the resource held.
+func (s *sample) held(op *sampled, err *lease.Error) {
+	if op == nil || op.done {
+		return
+	}
+	op.done, op.Outcome, op.Return = true, history.Held, s.run.world.Now()
+	op.Saw = history.Sight{Token: uint64(err.Token), Holder: s.run.judge.RequestOf(err.Token)}
 }
 
 func (s *sample) releasing(t *task) *sampled { return s.call(t, history.Release) }
@@ -189,7 +233,7 @@ func (s *sample) judge() {
 		return
 	}
 	err := history.Check(ops, judgement)
-	if err == nil || err == history.ErrUndecided { //nolint:errorlint // it is returned as it is
+	if err == nil || errors.Is(err, history.ErrUndecided) {
 		return
 	}
 	s.run.violation("S9", fmt.Sprintf("the answers about %s have no order: %v", s.resource, err))

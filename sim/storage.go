@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
@@ -79,14 +80,13 @@ func (s *storage) append(c *client, name lease.Resource, token fence.Token) {
 		base := s.list(name).current
 		s.run.net.Send(s.process, c.process, func() {
 			made := &version{base: base, element: fmt.Sprintf("%s#%d", connection, number)}
-			s.run.net.Send(c.process, s.process, func() { s.write(c, name, token, number, made) })
+			s.run.net.Send(c.process, s.process, func() { s.write(c, connection, name, token, number, made) })
 		})
 	})
 }
 
-func (s *storage) write(c *client, name lease.Resource, token fence.Token, number uint64, made *version) {
+func (s *storage) write(c *client, connection string, name lease.Resource, token fence.Token, number uint64, made *version) {
 	l := s.list(name)
-	connection := c.caller.Instance
 	if number <= l.sent[connection] || !s.admit(c, name, token, true) {
 		return // it came twice, or was overtaken on its connection; or its token is stale
 	}
@@ -103,7 +103,7 @@ func (s *storage) write(c *client, name lease.Resource, token fence.Token, numbe
 // crossed, which a program that waits for its answers does not do.
 func (l *list) overlaps(made *version, connection string) bool {
 	for v := l.current; v != nil && v != made.base; v = v.base {
-		if len(v.element) < len(connection) || v.element[:len(connection)] != connection {
+		if !strings.HasPrefix(v.element, connection+"#") {
 			return false
 		}
 	}

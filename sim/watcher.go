@@ -20,8 +20,10 @@ type watcher struct {
 	tour    int
 	judge   *judge.Watch
 	token   string // to resume behind; empty: none
+	resumed bool   // the stream was asked to go on behind a token, and has told nothing yet
 	stream  *stream
 	heard   time.Duration // when something came last
+	napping bool
 }
 
 // stream is one watch at one node: the node tells, and the watcher hears it in order or not at all.
@@ -33,6 +35,8 @@ type stream struct {
 	sent    uint64                       // numbers events
 	got     uint64                       // the last one that was heard
 	early   map[uint64]quorum.WatchEvent // overtook one that is still on its way, or lost
+	begun   bool
+	anew    bool // its history has ended; the state of another one is to be told
 	broken  bool
 }
 
@@ -59,9 +63,21 @@ func (w *watcher) crash() {
 	w.process.Crash()
 }
 
-// wander changes the node now and then.
+// wander changes the node now and then, at times after a nap that may be longer than history is kept.
 func (w *watcher) wander() {
 	w.process.After(w.dice.About(max(w.spec.Stay, time.Second)), func() {
+		if w.run.healing {
+			return
+		}
+		if w.dice.Chance(150) {
+			w.leave()
+			w.napping = true
+			w.process.After(w.dice.Between(time.Second, 2*compactEvery), func() {
+				w.wake()
+				w.wander()
+			})
+			return
+		}
 		w.reconnect()
 		w.wander()
 	})
@@ -71,11 +87,19 @@ func (w *watcher) wander() {
 func (w *watcher) listen() {
 	w.process.After(time.Second, func() {
 		s, silent := w.stream, w.run.world.Now()-w.heard
-		if s == nil || s.broken || silent > 3*watchProgress || len(s.early) > 0 && silent > time.Second {
+		if !w.napping && (s == nil || s.broken || silent > 3*watchProgress || len(s.early) > 0 && silent > time.Second) {
 			w.reconnect()
 		}
 		w.listen()
 	})
+}
+
+// wake ends a nap.
+func (w *watcher) wake() {
+	if w.napping {
+		w.napping = false
+		w.reconnect()
+	}
 }
 
 func (w *watcher) leave() {
@@ -100,6 +124,7 @@ func (w *watcher) connect() {
 	s := &stream{watcher: w, node: n}
 	w.stream, w.heard = s, w.run.world.Now()
 	token := w.token
+	w.resumed = token != ""
 	w.run.net.Send(w.process, n.process, func() { n.watch(s, token) })
 }
 
@@ -108,6 +133,10 @@ const watchProgress = 2 * time.Second
 
 // watch begins to tell a stream, as quorum.Service.Watch does.
 func (n *node) watch(s *stream, token string) {
+	if s.begun { // the packet came twice
+		return
+	}
+	s.begun = true
 	n.streams = append(n.streams, s)
 	n.fresh(func(ok bool) {
 		if !ok || s.broken {
@@ -160,7 +189,7 @@ func (n *node) tellState(s *stream, resync bool) {
 // follow tells every change behind where the stream is.
 func (n *node) follow(s *stream) {
 	s.stop = n.member.Watch(s.at.From(), func(c quorum.Change) {
-		if s.broken {
+		if s.broken || s.anew {
 			return
 		}
 		events, err := quorum.Tell(c, s.watcher.spec.Prefix, s.at)
@@ -169,6 +198,7 @@ func (n *node) follow(s *stream) {
 		}
 		switch {
 		case err != nil && quorum.BeginsAnew(err):
+			s.anew = true
 			n.process.After(0, func() { n.again(s) })
 		case err != nil:
 			n.run.violation("S10", err.Error())
@@ -176,7 +206,8 @@ func (n *node) follow(s *stream) {
 			s.at = s.at.After(c)
 		}
 	}, func(err error) {
-		if errors.Is(err, quorum.ErrCompacted) {
+		if errors.Is(err, quorum.ErrCompacted) && !s.anew {
+			s.anew = true
 			n.process.After(0, func() { n.again(s) })
 			return
 		}
@@ -197,6 +228,7 @@ func (n *node) again(s *stream) {
 			s.broken = true
 			return
 		}
+		s.anew = false
 		n.tellState(s, true)
 	})
 }
@@ -242,6 +274,13 @@ func (w *watcher) hear(ev quorum.WatchEvent) {
 		w.judge.Told(ev)
 	case quorum.WatchState, quorum.WatchResync, quorum.WatchProgress:
 	}
+	if ev.Kind == quorum.WatchProgress {
+		return
+	}
+	if w.resumed && (ev.Kind == quorum.WatchState || ev.Kind == quorum.WatchSynced) {
+		w.run.violation("S10", w.spec.Name+" resumed behind a token, and was told a whole state without a word that the history in between is missing")
+	}
+	w.resumed = false
 	if ev.Resume != "" {
 		w.token = ev.Resume
 	}

@@ -21,7 +21,9 @@ func (j *Judge) Asked(command lease.Command) {
 		r := j.resource(c.Resource)
 		r.forced[r.token] = true // whichever there is; the one after it would have to be asked for anew
 		r.forced[c.Token] = true
-	case lease.Acquire, lease.Renew, lease.Checkpoint, lease.Inspect:
+	case lease.Checkpoint:
+		j.checkpoints[string(c.Data)] = c.Token
+	case lease.Acquire, lease.Renew, lease.Inspect:
 	}
 }
 

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,15 +13,31 @@ import (
 	"github.com/writ-io/writ/quorum"
 )
 
+// Grant is how a resource came to its holder.
+type Grant struct {
+	Resource lease.Resource
+	// Handed says that the commit which made it also ended the grant before.
+	Handed bool
+	// After is how the grant before ended, and FreeFor how long ago.
+	After   lease.End
+	FreeFor time.Duration
+	// NewEpoch says that it is the first of the resource in its epoch.
+	NewEpoch bool
+}
+
 // Judge keeps the books of one run.
 type Judge struct {
 	now    func() time.Duration
 	report func(invariant, text string)
+	// OnGrant, if set, hears of every grant when it is committed.
+	OnGrant func(Grant)
 
 	resources map[lease.Resource]*resource
 	requests  map[request]*asked
 	tokens    map[fence.Token]grant // every grant that was committed, in any lineage
 	promised  map[fence.Token]bool  // grants that an answer said were not made
+	// checkpoints tells under which token each was asked to be stored. No two are alike.
+	checkpoints map[string]fence.Token
 
 	lineage  int
 	revision int64        // the newest commit of this lineage
@@ -41,6 +58,10 @@ type resource struct {
 	token    fence.Token
 	by       request
 	revision int64
+	passed   []fence.Token // grants that the last change ended
+	how      lease.End     // how the last grant ended
+	freed    time.Duration // T of that
+	ends     int           // how many were committed
 
 	ended     map[fence.Token]time.Duration // T at which the end of a grant was committed
 	released  map[fence.Token]bool          // its holder asked for that
@@ -64,6 +85,10 @@ type grant struct {
 type asked struct {
 	cancelled bool
 	granted   fence.Token // acknowledged; 0: not
+	made      fence.Token // committed; 0: not
+	lineage   int         // of that
+	over      bool        // its end was committed, as the end-th of the resource: so many are remembered
+	end       int
 }
 
 // claim is a term that began.
@@ -84,7 +109,8 @@ func New(now func() time.Duration, report func(invariant, text string)) *Judge {
 	return &Judge{
 		now: now, report: report,
 		resources: make(map[lease.Resource]*resource), requests: make(map[request]*asked), tokens: make(map[fence.Token]grant), promised: make(map[fence.Token]bool),
-		chain: []audit.Head{{}},
+		checkpoints: make(map[string]fence.Token),
+		chain:       []audit.Head{{}},
 	}
 }
 
@@ -116,6 +142,8 @@ func (j *Judge) request(key request) *asked {
 const (
 	leasePrefix = quorum.Prefix + "lease/"
 	auditPrefix = quorum.Prefix + "audit/"
+
+	checkpointPrefix = quorum.Prefix + "checkpoint/"
 )
 
 // Committed takes a change in when the first member has applied it.
@@ -127,11 +155,19 @@ func (j *Judge) Committed(lineage int, c quorum.Change) {
 		j.violation("D1", "revision %d was committed after revision %d", c.Revision, j.revision)
 	}
 	j.revision = c.Revision
+	var stored *quorum.Entry
 	for i := range c.Entries {
 		e := &c.Entries[i]
 		switch {
 		case strings.HasPrefix(e.Key, leasePrefix):
-			j.record(lease.Resource(e.Key[len(leasePrefix):]), c.Revision, i, e.Value)
+			name := lease.Resource(e.Key[len(leasePrefix):])
+			j.record(name, c.Revision, i, e.Value)
+			if stored != nil && stored.Key == quorum.CheckpointKey(name) {
+				j.checkpoint(name, stored.Value)
+				stored = nil
+			}
+		case strings.HasPrefix(e.Key, checkpointPrefix) && e.Value != nil:
+			stored = e // its record comes in the same change
 		case e.Key == quorum.KeyTerm:
 			j.claims = append(j.claims, claim{lineage, quorum.Term(c.Revision), j.now()})
 		case strings.HasPrefix(e.Key, auditPrefix):
@@ -160,6 +196,7 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 			j.violation("S5", "%s was forgotten while it was held under %v", name, r.token)
 		}
 		r.known, r.held, r.revision = true, false, revision
+		r.ends += lease.MaxOutcomes // nothing of it is remembered
 		return
 	}
 	var rec lease.Record
@@ -168,19 +205,39 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		return
 	}
 	by := request{name, rec.Holder.Principal, rec.RequestID}
-	if r.known && r.held && (rec.Token != r.token || !rec.Held) {
-		how := rec.End
-		for _, o := range rec.Outcomes {
-			if o.Token == r.token {
-				how = o.End
-			}
-		}
-		j.ended(r, how)
+	r.passed = r.passed[:0]
+	was := *r
+	stays := was.known && was.held && rec.Held && rec.Token == was.token
+	if was.known && was.held && !stays {
+		j.end(r, endOf(rec, was.token))
 	}
-	if rec.Held && !(r.known && r.held && rec.Token == r.token) {
+	// One commit may make a grant and end it: only its end is left to be seen.
+	for _, o := range rec.Outcomes {
+		if was.known && o.Token > was.highest && (!rec.Held || o.Token != rec.Token) {
+			j.granted(r, o.Token, request{name, o.Principal, o.RequestID})
+			j.end(r, o.End)
+		}
+	}
+	if rec.Held && !stays {
+		if j.OnGrant != nil {
+			j.OnGrant(Grant{
+				Resource: name, Handed: len(r.passed) > 0, After: r.how, FreeFor: j.now() - r.freed,
+				NewEpoch: was.highest != 0 && rec.Token.Epoch() > was.highest.Epoch(),
+			})
+		}
 		j.granted(r, rec.Token, by)
 	}
 	r.known, r.held, r.token, r.by, r.revision = true, rec.Held, rec.Token, by, revision
+}
+
+// endOf is how a grant ended that a record is no longer of.
+func endOf(rec lease.Record, token fence.Token) lease.End {
+	for _, o := range rec.Outcomes {
+		if o.Token == token {
+			return o.End
+		}
+	}
+	return rec.End
 }
 
 func (j *Judge) granted(r *resource, token fence.Token, by request) {
@@ -192,17 +249,35 @@ func (j *Judge) granted(r *resource, token fence.Token, by request) {
 		j.violation("S1", "%s was granted under %v after %v", r.name, token, r.highest)
 	}
 	r.highest = max(r.highest, token)
+	if a := j.request(by); a.made != 0 && a.made != token && a.lineage == j.lineage && (!a.over || r.ends-a.end < lease.MaxOutcomes) {
+		j.violation("S9", "request %s of %s for %s was granted under %v, and again under %v", by.id, by.principal, r.name, a.made, token)
+	} else {
+		a.made, a.lineage, a.over = token, j.lineage, false
+	}
 	if j.promised[token] {
 		j.changed(r.name, token)
 	}
 	j.tokens[token] = grant{by, j.now()}
+	r.token, r.by = token, by
 	delete(r.ended, token)
 }
 
-// ended takes in that the end of the present grant was committed.
-func (j *Judge) ended(r *resource, how lease.End) {
+// checkpoint takes in that a checkpoint was stored: its own grant must be the present one, or have ended in the same change.
+func (j *Judge) checkpoint(name lease.Resource, data []byte) {
+	under, ok := j.checkpoints[string(data)]
+	if r := j.resource(name); !ok || under != r.token && !slices.Contains(r.passed, under) {
+		j.violation("S5", "a checkpoint of %s that was asked for under %v was stored under %v", name, under, r.token)
+	}
+}
+
+// end takes in that the end of the present grant was committed.
+func (j *Judge) end(r *resource, how lease.End) {
 	now := j.now()
+	r.how, r.freed, r.passed = how, now, append(r.passed, r.token)
 	r.ended[r.token] = now
+	r.ends++
+	a := j.request(r.by)
+	a.over, a.end = true, r.ends
 	for _, b := range r.believers {
 		if b.token == r.token && b.until > now {
 			j.violation("S4", "the end (%v) of %s under %v was committed %v before %s stops believing in it", how, r.name, r.token, b.until-now, b.who)

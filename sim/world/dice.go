@@ -26,7 +26,8 @@ func NewDice(seed uint64, purpose string, ids ...uint64) *Dice {
 // Uint64 draws 64 bits.
 func (d *Dice) Uint64() uint64 {
 	d.count++
-	return mix(d.key, d.count)
+	state := d.key + d.count*0xa0761d6478bd642f // as in wyrand: neighbours differ in every bit
+	return mix(state, state^0xe7037ed1a0b428db)
 }
 
 // Intn draws 0 to n-1; n is above 0.

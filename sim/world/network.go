@@ -8,6 +8,9 @@ import (
 // Network carries packets between processes. Every link, which is one direction between two processes, has its own delay,
 // loss and cuts; the fate of its n-th packet hangs on the seed, the link and n alone.
 type Network struct {
+	// Tap, if set, hears of every packet that is sent.
+	Tap func(from, to *Process)
+
 	world   *World
 	links   map[[2]uint64]*link
 	profile func(from, to *Process) Quality
@@ -75,6 +78,9 @@ func (n *Network) link(from, to *Process) *link {
 func (n *Network) Send(from, to *Process, deliver func()) {
 	l := n.link(from, to)
 	n.sent++
+	if n.Tap != nil {
+		n.Tap(from, to)
+	}
 	q := l.quality
 	for _, f := range n.faults {
 		if f.Hits(from, to) {
@@ -92,9 +98,16 @@ func (n *Network) Send(from, to *Process, deliver func()) {
 	}
 	n.carry(l, q.Delay+spread(delay, q.Jitter), deliver)
 	if int(fate/1000%1000) < q.Duplicate {
-		n.carry(l, q.Delay+spread(echo, 2*q.Jitter+q.Delay/2), deliver)
+		again := spread(echo, 2*q.Jitter+q.Delay/2)
+		if fate/1_000_000%4 == 0 { // from somewhere where it was kept
+			again += spread(echo, staleEcho)
+		}
+		n.carry(l, q.Delay+again, deliver)
 	}
 }
+
+// staleEcho is how late some duplicates are: so that what they ask for is long over.
+const staleEcho = 3 * time.Second
 
 // spread turns a number from 0 to 1 into a duration with a mean and a long tail: most are short, one in a hundred is ten
 // times the mean. It is rational, so that it is the same on every machine.
