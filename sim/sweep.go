@@ -18,6 +18,8 @@ type Sweep struct {
 	From, Seeds uint64
 	// Draw says what the plans are drawn from.
 	Draw plan.DrawOptions
+	// Plan makes the plan of a seed, if it is not to be drawn. It is called by many at once.
+	Plan func(seed uint64) plan.Plan
 	// Options of each run.
 	Options Options
 	// Workers is how many runs go on at a time; 0: one per processor. Results do not depend on it.
@@ -64,7 +66,7 @@ func (s Sweep) Run(ctx context.Context) *Summary {
 					return
 				}
 				seed := s.From + n
-				p := plan.Draw(seed, plan.Seeded(seed), s.Draw)
+				p := s.plan(seed)
 				r := Run(p, s.Options)
 				repeated := seed%repeatEvery == 0
 				if repeated {
@@ -82,6 +84,13 @@ func (s Sweep) Run(ctx context.Context) *Summary {
 	running.Wait()
 	sum.Wall = time.Since(began)
 	return sum
+}
+
+func (s Sweep) plan(seed uint64) plan.Plan {
+	if s.Plan != nil {
+		return s.Plan(seed)
+	}
+	return plan.Draw(seed, plan.Seeded(seed), s.Draw)
 }
 
 // repeat compares a run with the same one made again.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/sim"
+	"github.com/writ-io/writ/sim/mutant"
 	"github.com/writ-io/writ/sim/plan"
 	"github.com/writ-io/writ/sim/report"
 	"github.com/writ-io/writ/sim/trace"
@@ -23,6 +25,7 @@ import (
 // simulator is what carries plans out.
 type simulator struct {
 	run       func(plan.Plan, sim.Options) *sim.Result
+	sweep     func(context.Context, sim.Sweep) *sim.Summary
 	scenario  func(name string) (plan.Plan, bool)
 	scenarios func() []string
 	marks     func() []string
@@ -31,8 +34,9 @@ type simulator struct {
 func newSimulator() *simulator {
 	return &simulator{
 		run:       sim.Run,
-		scenario:  func(string) (plan.Plan, bool) { return plan.Plan{}, false },
-		scenarios: func() []string { return nil },
+		sweep:     func(ctx context.Context, s sim.Sweep) *sim.Summary { return s.Run(ctx) },
+		scenario:  sim.Scenario,
+		scenarios: sim.Scenarios,
 		marks:     sim.Marks,
 	}
 }
@@ -85,12 +89,55 @@ type choice struct {
 	scenario string
 	duration time.Duration
 	store    string
+	planted
 }
 
-func (c *choice) flags(flags *pflag.FlagSet) {
+func (c *choice) flags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	c.planted.flags(cmd)
 	flags.Uint64Var(&c.seed, "seed", 1, "what everything random is derived from")
 	flags.DurationVar(&c.duration, "duration", 0, "simulated time for which clients work and faults happen (default: the scenario's, or 10m)")
 	flags.StringVar(&c.store, "store", "", "what nodes replicate with: raft, or the faster and simpler fast (default: the scenario's, or raft)")
+}
+
+// planted is a bug that is to be found. Only a program that was built with -tags mutants has any.
+type planted struct{ mutant string }
+
+func (m *planted) flags(cmd *cobra.Command) {
+	if !mutant.Enabled {
+		return
+	}
+	cmd.Flags().StringVar(&m.mutant, "mutant", "", "plant this bug, to see whether it is found")
+	_ = cmd.RegisterFlagCompletionFunc("mutant", cobra.FixedCompletions(mutants(), cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+}
+
+func (m *planted) check() error {
+	if _, known := mutant.Find(mutant.ID(m.mutant)); m.mutant != "" && !known {
+		return lease.Invalid("--mutant", fmt.Sprintf("%q is unknown", m.mutant), "use one of "+strings.Join(mutants(), ", "))
+	}
+	return nil
+}
+
+// command is what the flag adds to a command.
+func (m *planted) command() string {
+	if m.mutant == "" {
+		return ""
+	}
+	return " --mutant " + m.mutant
+}
+
+// options are those of a run.
+func (m *planted) options(traced bool) sim.Options {
+	return sim.Options{Mutant: m.mutant, Trace: traced}
+}
+
+// mutants lists the bugs that can be planted.
+func mutants() []string {
+	names := make([]string, len(mutant.Registry))
+	for i, m := range mutant.Registry {
+		names[i] = string(m.ID)
+	}
+	return names
 }
 
 // complete lets the shell offer what the flags take.
@@ -112,7 +159,7 @@ func (c *choice) check(flags *pflag.FlagSet) error {
 	case flags.Changed("duration") && (c.duration < time.Second || c.duration > plan.MaxDuration):
 		return lease.Invalid("--duration", "is "+c.duration.String(), fmt.Sprintf("use 1s to %v", plan.MaxDuration))
 	}
-	return nil
+	return c.planted.check()
 }
 
 // plan answers the plan with a seed, and the command that carries it out.
@@ -148,7 +195,7 @@ func (c *choice) plan(s *simulator, seed uint64) (plan.Plan, string, error) {
 	if c.store != "" {
 		command += " --store " + c.store
 	}
-	return p, command, nil
+	return p, command + c.command(), nil
 }
 
 // find answers a scenario of that name, or in a file.
@@ -225,7 +272,7 @@ func (f *files) check() error {
 }
 
 // write writes what was asked for.
-func (f *files) write(p plan.Plan, t *trace.Trace, command string) error {
+func (f *files) write(p plan.Plan, t *trace.Trace, command, mutant string) error {
 	if f.save != "" {
 		file, err := os.OpenFile(f.save, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if err != nil {
@@ -241,7 +288,7 @@ func (f *files) write(p plan.Plan, t *trace.Trace, command string) error {
 	}
 	t.Command = command
 	if t.Title == "" {
-		t.Title = titleOf(p)
+		t.Title = titleOf(p, mutant)
 	}
 	var page bytes.Buffer
 	if err := report.HTML(&page, t); err != nil {
@@ -253,9 +300,13 @@ func (f *files) write(p plan.Plan, t *trace.Trace, command string) error {
 	return nil
 }
 
-func titleOf(p plan.Plan) string {
-	if p.Name != "" {
-		return p.Name
+func titleOf(p plan.Plan, mutant string) string {
+	title := p.Name
+	if title == "" {
+		title = fmt.Sprintf("drawn from seed %d", p.Seed)
 	}
-	return fmt.Sprintf("drawn from seed %d", p.Seed)
+	if mutant != "" {
+		title += ", with " + mutant
+	}
+	return title
 }

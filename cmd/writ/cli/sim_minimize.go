@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/writ-io/writ/lease"
-	"github.com/writ-io/writ/sim"
 	"github.com/writ-io/writ/sim/plan"
 )
 
@@ -57,19 +56,19 @@ ends the search with the smallest one so far.`,
 			if err != nil {
 				return err
 			}
-			return a.minimize(cmd.Context(), s, p, most, f, b)
+			return a.minimize(cmd.Context(), s, p, most, f, c.planted, b)
 		},
 	}
-	c.flags(cmd.Flags())
+	c.flags(cmd)
 	f.flags(cmd.Flags(), "the smaller run")
 	cmd.Flags().IntVar(&most, "runs", 500, "how many plans to try at most")
 	complete(cmd, s)
 	return cmd
 }
 
-func (a *app) minimize(ctx context.Context, s *simulator, p plan.Plan, most int, f files, b build) error {
+func (a *app) minimize(ctx context.Context, s *simulator, p plan.Plan, most int, f files, m planted, b build) error {
 	began := time.Now()
-	first := s.within(ctx, p, sim.Options{})
+	first := s.within(ctx, p, m.options(false))
 	if first == nil {
 		return ctx.Err()
 	}
@@ -83,21 +82,22 @@ func (a *app) minimize(ctx context.Context, s *simulator, p plan.Plan, most int,
 			return false
 		}
 		out.Runs++
-		r := s.within(ctx, p, sim.Options{})
+		r := s.within(ctx, p, m.options(false))
 		return r != nil && slices.Contains(broke(r), names[0])
 	}, most)
 	out.Interrupted = ctx.Err() != nil
 	small.Expect = nil
-	small.About = append(small.About, fmt.Sprintf("Breaks %s, with writ %s.", strings.Join(names[:1], ", "), b))
+	small.About = append(small.About, fmt.Sprintf("Breaks %s, with writ %s%s.", strings.Join(names[:1], ", "), b, m.command()))
 	// The last run is short, as small as the plan is by now: an interrupt need not hinder it.
-	r := s.run(small, sim.Options{Trace: f.html != ""})
+	r := s.run(small, m.options(f.html != ""))
 	command := "writ sim replay FILE"
 	if f.save != "" {
 		command = "writ sim replay " + quote(f.save)
 	}
+	command += m.command()
 	out.verdict = *newVerdict(small, r, time.Since(began), b, command)
-	out.Plan = small.String()
-	if err := f.write(small, r.Trace, command); err != nil {
+	out.Mutant, out.Plan = m.mutant, small.String()
+	if err := f.write(small, r.Trace, command, m.mutant); err != nil {
 		return err
 	}
 	a.say("%d faults of %d, %d clients of %d and %d nodes of %d are left, and %s of %s, after %d runs",

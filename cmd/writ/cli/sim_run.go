@@ -26,9 +26,10 @@ type verdict struct {
 	Events     uint64            `json:"events"`
 	Operations uint64            `json:"operations"`
 	Simulated  float64           `json:"simulated_seconds"`
-	Wall       float64           `json:"wall_seconds"`
+	Wall       float64           `json:"wall_seconds,omitempty"` // not known of one run of a sweep
 	Recovery   float64           `json:"recovery_seconds"`
 	Expected   []string          `json:"expected,omitempty"`
+	Mutant     string            `json:"mutant,omitempty"`
 	Violations []brokenPromise   `json:"violations"`
 	Marks      map[string]uint64 `json:"marks"`
 	OK         bool              `json:"ok"`
@@ -99,7 +100,7 @@ func (a *app) simRunCommand(s *simulator, b build) *cobra.Command {
 		Use: "run", Short: "Simulate a drawn plan or a scenario",
 		Long: `Simulate the plan that is drawn from --seed, or a scenario. With --hours, go through the seeds from --seed on until so many
 hours have been simulated, and sum up; an interrupt ends that with the sum so far. --html and --save then tell of the first
-run that broke a promise, if there is one.`,
+run that broke a promise, if there is one. One seed of a hundred is run twice, and must go the same way again.`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := c.check(cmd.Flags()); err != nil {
@@ -113,7 +114,7 @@ run that broke a promise, if there is one.`,
 				if err != nil {
 					return err
 				}
-				return a.simulate(cmd.Context(), s, p, f, b, command)
+				return a.simulate(cmd.Context(), s, p, f, c.planted, b, command)
 			}
 			if !(hours > 0) || math.IsInf(hours, 0) {
 				return lease.Invalid("--hours", fmt.Sprintf("is %g", hours), "use a positive number, such as 0.5")
@@ -123,7 +124,7 @@ run that broke a promise, if there is one.`,
 			return w.run(cmd.Context())
 		},
 	}
-	c.flags(cmd.Flags())
+	c.flags(cmd)
 	f.flags(cmd.Flags(), "the run")
 	cmd.Flags().StringVar(&c.scenario, "scenario", "", "the name of a scenario that is built in, or a file with one")
 	cmd.Flags().Float64Var(&hours, "hours", 0, "how many simulated hours to go through")
@@ -133,19 +134,24 @@ run that broke a promise, if there is one.`,
 
 func (a *app) simReplayCommand(s *simulator, b build) *cobra.Command {
 	var f files
+	var m planted
 	cmd := &cobra.Command{
 		Use: "replay FILE", Short: "Simulate a plan that was saved",
 		Long: `Simulate the plan in a file, as "writ sim run --save" and "writ sim minimize --save" write it, and people write scenarios.
 The run is the same as it was if the program is.`,
 		Args: arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := m.check(); err != nil {
+				return err
+			}
 			p, err := readFile(args[0])
 			if err != nil {
 				return err
 			}
-			return a.simulate(cmd.Context(), s, p, f, b, "writ sim replay "+quote(args[0]))
+			return a.simulate(cmd.Context(), s, p, f, m, b, "writ sim replay "+quote(args[0])+m.command())
 		},
 	}
+	m.flags(cmd)
 	cmd.Flags().StringVar(&f.html, "html", "", "write a page that shows the run to this file, and replace it if it exists")
 	return cmd
 }
@@ -167,14 +173,15 @@ func (s *simulator) within(ctx context.Context, p plan.Plan, o sim.Options) *sim
 var errBroken = &exitError{code: lease.ExitError}
 
 // simulate carries one plan out and tells what came of it.
-func (a *app) simulate(ctx context.Context, s *simulator, p plan.Plan, f files, b build, command string) error {
+func (a *app) simulate(ctx context.Context, s *simulator, p plan.Plan, f files, m planted, b build, command string) error {
 	began := time.Now()
-	r := s.within(ctx, p, sim.Options{Trace: f.html != ""})
+	r := s.within(ctx, p, m.options(f.html != ""))
 	if r == nil {
 		return ctx.Err()
 	}
 	v := newVerdict(p, r, time.Since(began), b, command)
-	if err := f.write(p, r.Trace, command); err != nil {
+	v.Mutant = m.mutant
+	if err := f.write(p, r.Trace, command, m.mutant); err != nil {
 		return err
 	}
 	if err := a.print(v, func(w io.Writer) { a.verdictPage(w, s, v) }); err != nil {
@@ -201,6 +208,7 @@ func (a *app) verdictPage(w io.Writer, s *simulator, v *verdict) {
 	a.pairs(w,
 		pair{"outcome", cell{v.outcome(), look}},
 		pair{"scenario", text(v.Scenario)},
+		pair{"mutant", text(v.Mutant)},
 		pair{"seed", text(v.Seed)},
 		pair{"hash", text(v.Hash)},
 		pair{"simulated", text(seconds(v.Simulated))},

@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/sim"
+	"github.com/writ-io/writ/sim/mutant"
 	"github.com/writ-io/writ/sim/plan"
 	"github.com/writ-io/writ/sim/trace"
 )
 
 // toy is a simulator in which a run breaks S4 if its plan pauses somebody, and whose scenario is "calm".
 func toy() *simulator {
-	return &simulator{
+	s := &simulator{
 		run: func(p plan.Plan, o sim.Options) *sim.Result {
 			r := &sim.Result{Seed: p.Seed, Hash: "00ff", Events: 10, Operations: 5, Simulated: p.Duration, Marks: map[string]uint64{"hand-off": 2}}
 			if i := slices.IndexFunc(p.Faults, func(f plan.Fault) bool { return f.Kind == plan.Pause }); i >= 0 {
@@ -38,6 +39,27 @@ func toy() *simulator {
 		scenarios: func() []string { return []string{"calm"} },
 		marks:     func() []string { return []string{"hand-off", "take-over"} },
 	}
+	s.sweep = s.oneByOne
+	return s
+}
+
+// oneByOne sweeps as sim.Sweep does, in order, and says that every run was repeated.
+func (s *simulator) oneByOne(ctx context.Context, w sim.Sweep) *sim.Summary {
+	done := &sim.Summary{Marks: map[string]uint64{}}
+	for seed := w.From; seed < w.From+w.Seeds && ctx.Err() == nil; seed++ {
+		p := w.Plan(seed)
+		r := s.run(p, w.Options)
+		done.Seeds++
+		done.Repeated++
+		done.Simulated += r.Simulated
+		done.Events += r.Events
+		done.Operations += r.Operations
+		for mark, n := range r.Marks {
+			done.Marks[mark] += n
+		}
+		w.Each(p, r)
+	}
+	return done
 }
 
 func writSim(ctx context.Context, s *simulator, args ...string) result {
@@ -146,7 +168,8 @@ func TestSimSweep(t *testing.T) {
 	r := writSim(t.Context(), toy(), "run", "--seed", "5", "--hours", "2", "--save", saved, "--html", page, "-o", "json")
 	total := decode[sum](t, r.stdout)
 	if r.code != 1 || total.Seeds != 12 || total.Hours != 2 || total.First != "5" || total.Events != 120 || total.Marks["hand-off"] != 24 ||
-		!slices.Equal(total.Unreached, []string{"take-over"}) || total.Interrupted || len(total.Failures) == 0 || len(total.Failures) == 12 {
+		!slices.Equal(total.Unreached, []string{"take-over"}) || total.Interrupted || len(total.Failures) == 0 || len(total.Failures) == 12 ||
+		total.Failed != len(total.Failures) || total.Repeated != 12 {
 		t.Fatalf("got %+v", total)
 	}
 	if told := strings.Count(r.stderr, "again: writ sim run --seed "); told != len(total.Failures) {
@@ -168,17 +191,45 @@ func TestSimSweep(t *testing.T) {
 func TestSimInterrupted(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	s, runs := toy(), 0
-	run, ended := s.run, make(chan struct{})
+	run := s.run
 	s.run = func(p plan.Plan, o sim.Options) *sim.Result {
 		if runs++; runs == 3 {
 			stop()
-			<-ended
 		}
 		return run(p, o)
 	}
-	defer close(ended)
 	r := writSim(ctx, s, "run", "--scenario", "calm", "--hours", "1000", "-o", "json")
-	if total := decode[sum](t, r.stdout); r.code != 0 || total.Seeds != 2 || !total.Interrupted {
+	if total := decode[sum](t, r.stdout); r.code != 0 || total.Seeds != 3 || !total.Interrupted {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// The simulator itself: one built-in scenario, and a sweep of two seeds, both in real runs.
+func TestSimItself(t *testing.T) {
+	r := writSim(t.Context(), nil, "run", "--scenario", "clean", "--store", "fast", "--duration", "5s", "-o", "json")
+	if v := decode[verdict](t, r.stdout); r.code != 0 || !v.OK || v.Scenario != "clean" || v.Operations == 0 {
+		t.Errorf("got %+v", r)
+	}
+	args := []string{"run", "--seed", "99", "--store", "fast", "--duration", "10s", "--hours", "0.005", "-o", "json"}
+	total := decode[sum](t, writSim(t.Context(), nil, args...).stdout)
+	if total.Seeds != 2 || total.Repeated != 1 || total.First != "99" || total.Failed != 0 {
+		t.Errorf("got %+v", total)
+	}
+}
+
+// A bug can be planted only where the program has some; then it is part of the command that shows it.
+func TestSimMutant(t *testing.T) {
+	r := writSim(t.Context(), toy(), "run", "--scenario", "calm", "--mutant", "EarlyExpiry", "-o", "json")
+	if !mutant.Enabled {
+		if r.code != 1 || !strings.Contains(r.stderr, "--mutant") {
+			t.Errorf("got %+v", r)
+		}
+		return
+	}
+	if v := decode[verdict](t, r.stdout); v.Mutant != "EarlyExpiry" || v.Command != "writ sim run --scenario calm --mutant EarlyExpiry" {
+		t.Errorf("got %+v", r)
+	}
+	if r := writSim(t.Context(), toy(), "run", "--mutant", "Godzilla"); r.code != 1 || !strings.Contains(r.stderr, `--mutant "Godzilla" is unknown; use one of ValidityFromReply, `) {
 		t.Errorf("got %+v", r)
 	}
 }
