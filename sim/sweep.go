@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,7 +45,12 @@ type Summary struct {
 // can look at.
 const repeatEvery = 100
 
-// Run carries the sweep out until it is done or ctx ends. Runs that have begun are finished.
+// collectAt is how far the heap of a sweep grows, in percent of what lives, before garbage is collected. Runs make much
+// garbage and keep little, some 20 MB each: at 100 percent, collecting takes a third of the time. GOMEMLIMIT still holds.
+const collectAt = 800
+
+// Run carries the sweep out until it is done or ctx ends. Runs that have begun are finished. Meanwhile the whole program
+// collects garbage less often.
 func (s Sweep) Run(ctx context.Context) *Summary {
 	workers := s.Workers
 	if workers == 0 {
@@ -57,6 +63,7 @@ func (s Sweep) Run(ctx context.Context) *Summary {
 		stopped atomic.Bool
 		running sync.WaitGroup
 	)
+	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
 	began := time.Now()
 	for range workers {
 		running.Go(func() {
