@@ -198,18 +198,21 @@ func (c *client) call(command lease.Command, limit time.Duration, done func(repl
 	c.run.operations++
 	c.run.judge.Asked(command)
 	n := c.nodes[c.tour%len(c.nodes)]
+	c.run.story.asks(c.process, n.name(), command)
 	over := false
 	answered := func(r lease.Reply) {
 		if over {
 			return
 		}
 		over = true
+		c.run.story.answers(c.process, n.name(), command, r)
 		done(r, true)
 	}
 	c.process.After(max(limit, 0), func() {
 		if !over {
 			over = true
 			c.tour++
+			c.run.story.silent(c.process, n.name(), limit)
 			done(lease.Reply{}, false)
 		}
 	})

@@ -155,6 +155,7 @@ func (n *node) decides() bool {
 }
 
 func (n *node) storeChanged() {
+	n.run.story.leads(n.process, n.member.Leads())
 	n.stepSoon(quorum.Leadership{Leader: n.member.Leads()})
 	n.herald()
 }

@@ -151,6 +151,7 @@ func (r *run) carryOut() {
 func (r *run) committed(lineage int, c quorumChange) {
 	r.lineage = lineage
 	r.judge.Committed(lineage, c)
+	r.story.committed(r, c)
 	r.world.Note(uint64(c.Revision))
 }
 

@@ -14,14 +14,14 @@ import (
 	"github.com/writ-io/writ/sim/world"
 )
 
-// story keeps what is worth drawing of a run. A nil story keeps nothing.
+// story keeps what is worth drawing of a run. A nil story keeps nothing, and no word is put together for it.
 type story struct {
-	now      func() time.Duration
-	trace    trace.Trace
-	lanes    map[string]int
-	down     map[string]time.Duration
-	deciding map[string]time.Duration
-	beliefs  map[string]openBelief
+	now     func() time.Duration
+	trace   trace.Trace
+	lanes   map[string]int
+	open    map[string]trace.Band // that have begun: To is not known yet
+	beliefs map[string]openBelief
+	decides string // the node whose claim was committed last
 }
 
 type openBelief struct {
@@ -30,10 +30,7 @@ type openBelief struct {
 }
 
 func newStory(p plan.Plan, now func() time.Duration) *story {
-	s := &story{
-		now: now, lanes: make(map[string]int), down: make(map[string]time.Duration), deciding: make(map[string]time.Duration),
-		beliefs: make(map[string]openBelief),
-	}
+	s := &story{now: now, lanes: make(map[string]int), open: make(map[string]trace.Band), beliefs: make(map[string]openBelief)}
 	s.lane("operator", "", trace.LaneOperator)
 	for _, n := range p.Nodes {
 		s.lane(n.Name, n.Region, trace.LaneNode)
@@ -73,14 +70,29 @@ func (s *story) event(p *world.Process, kind trace.EventKind, format string, arg
 	s.trace.Events = append(s.trace.Events, trace.Event{At: s.now(), Lane: s.of(p), Kind: kind, Text: fmt.Sprintf(format, args...)})
 }
 
-// up and down draw when a process does not run.
-func (s *story) up(p *world.Process) {
-	if s == nil {
-		return
+// begin opens a band of a process, unless one of that kind is open.
+func (s *story) begin(p *world.Process, kind trace.BandKind, text string) {
+	key := p.Name + " " + string(kind)
+	if _, ok := s.open[key]; !ok {
+		s.open[key] = trace.Band{Lane: s.of(p), Kind: kind, From: s.now(), Text: text}
 	}
-	if from, ok := s.down[p.Name]; ok {
-		delete(s.down, p.Name)
-		s.trace.Bands = append(s.trace.Bands, trace.Band{Lane: s.of(p), Kind: trace.BandDown, From: from, To: s.now(), Text: p.Name + " is down"})
+}
+
+// end closes a band, and says whether there was one.
+func (s *story) end(name string, kind trace.BandKind) bool {
+	key := name + " " + string(kind)
+	b, ok := s.open[key]
+	if ok {
+		delete(s.open, key)
+		b.To = s.now()
+		s.trace.Bands = append(s.trace.Bands, b)
+	}
+	return ok
+}
+
+// up and downAt draw when a process does not run.
+func (s *story) up(p *world.Process) {
+	if s != nil && s.end(p.Name, trace.BandDown) {
 		s.event(p, trace.EventFault, "starts again")
 	}
 }
@@ -89,8 +101,9 @@ func (s *story) downAt(p *world.Process) {
 	if s == nil {
 		return
 	}
-	s.endRole(p)
-	s.down[p.Name] = s.now()
+	s.end(p.Name, trace.BandCoordinator)
+	s.end(p.Name, trace.BandLeader)
+	s.begin(p, trace.BandDown, p.Name+" is down")
 	s.event(p, trace.EventFault, "dies")
 }
 
@@ -113,17 +126,22 @@ func (s *story) role(p *world.Process, decides bool, format string, args ...any)
 		return
 	}
 	s.event(p, trace.EventRole, format, args...)
-	if _, ok := s.deciding[p.Name]; decides && !ok {
-		s.deciding[p.Name] = s.now()
-	} else if !decides {
-		s.endRole(p)
+	if decides {
+		s.begin(p, trace.BandCoordinator, p.Name+" decides")
+	} else {
+		s.end(p.Name, trace.BandCoordinator)
 	}
 }
 
-func (s *story) endRole(p *world.Process) {
-	if from, ok := s.deciding[p.Name]; ok {
-		delete(s.deciding, p.Name)
-		s.trace.Bands = append(s.trace.Bands, trace.Band{Lane: s.of(p), Kind: trace.BandCoordinator, From: from, To: s.now(), Text: p.Name + " decides"})
+// leads draws who believes that it leads the store.
+func (s *story) leads(p *world.Process, leads bool) {
+	if s == nil {
+		return
+	}
+	if leads {
+		s.begin(p, trace.BandLeader, "")
+	} else {
+		s.end(p.Name, trace.BandLeader)
 	}
 }
 
@@ -172,11 +190,10 @@ func (s *story) finish(r *Result) *trace.Trace {
 		b.To = min(s.now(), b.until)
 		t.Beliefs = append(t.Beliefs, b.Belief)
 	}
-	for _, name := range sortedKeys(s.deciding) {
-		t.Bands = append(t.Bands, trace.Band{Lane: s.lanes[name], Kind: trace.BandCoordinator, From: s.deciding[name], To: s.now(), Text: name + " decides"})
-	}
-	for _, name := range sortedKeys(s.down) {
-		t.Bands = append(t.Bands, trace.Band{Lane: s.lanes[name], Kind: trace.BandDown, From: s.down[name], To: s.now(), Text: name + " is down"})
+	for _, key := range sortedKeys(s.open) {
+		b := s.open[key]
+		b.To = s.now()
+		t.Bands = append(t.Bands, b)
 	}
 	slices.SortStableFunc(t.Bands, func(a, b trace.Band) int { return cmp.Compare(a.From, b.From) })
 	slices.SortStableFunc(t.Beliefs, func(a, b trace.Belief) int { return cmp.Compare(a.From, b.From) })
