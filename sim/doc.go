@@ -1,0 +1,45 @@
+// Package sim runs the code of a whole quorum, its clients and everything that can go wrong between them in simulated time,
+// on one goroutine, from one seed, and holds the run to the invariants of docs/INVARIANTS.md.
+//
+// What runs is what ships: quorum.Engine and quorum.Image on every node, lease.Table below them, the rules of witnesses and
+// of watches, lease.Keeper in every client. Simulated is what is around them: clocks, the network, disks, processes, raft's
+// replicas and the operator (packages world and store). What happens is a plan (package plan): drawn from a seed, or written
+// as a scenario. docs/SIMULATION.md tells how to use it and how to read what it says.
+//
+// # How a run goes
+//
+// [Run] starts the nodes, the clients and the watchers of a plan and lets its faults happen in their time. When the plan's
+// duration is over it heals: every fault ends, everybody is started again, the operator finishes what was begun, clients let
+// go. Then a client that nobody knows, the probe, asks for every resource, and must have all of them within a time that
+// follows from the plan: that is L1. Watchers must have been told everything by then. All the while package judge keeps
+// the books.
+//
+// # What it promises
+//
+// One plan has one [Result], on every machine, as long as the program is the same: [Result.Hash] is over every event. A
+// [Sweep] repeats one run of a hundred and reports one that differs as a failure of its own. A panic of the code under test is
+// a violation and not the end of the program.
+//
+// # What it does not promise
+//
+// That a clean sweep means more than that these plans broke nothing that is looked at. [Marks] say which situations a sweep
+// was in, and mutants (package mutant) which bugs it would have found.
+//
+// S2, S6, S8 and D2 are not checked, as what they are about does not exist yet: guards in front of storage, regions that are
+// promoted, and the approvals for that. S3 is checked in one form, a storage that compares tokens atomically with what it
+// writes. S7 is checked of lease.Keeper; that "writ run" kills what it started is tested with real processes. Code that is
+// not simulated is not tested: gRPC and REST, certificates, policy files, the adapter to etcd, lease.Client around the keeper,
+// quorum.Service around the engine.
+//
+// # What it assumes
+//
+// Clocks within the ρ that production allows for, unless they miss time altogether, which a watchdog has to notice; a freeze of
+// less than a second is below its notice and is not drawn. Disks keep what they have flushed, unless they are wiped, or put
+// back to what they were fifteen seconds before or longer: a witness notes how far the log is every five seconds. Nobody lies:
+// a process that is faulty stops, restarts or is late.
+//
+// # How it fails
+//
+// A mistake in the simulator shows as a violation that is none, or as none where there is one. Against the first, every
+// violation has a plan that can be shrunk and a page that shows it; against the second there are the mutants.
+package sim
