@@ -12,7 +12,7 @@ type Network struct {
 	Tap func(from, to *Process)
 
 	world   *World
-	links   map[[2]uint64]*link
+	links   [][]*link // by the numbers of both ends
 	profile func(from, to *Process) Quality
 	faults  []*Fault
 	sent    uint64
@@ -38,15 +38,11 @@ type Fault struct {
 	// Delay, Jitter, Loss and Duplicate are added to what the link has.
 	Quality
 
-	held []held
-}
-
-type held struct {
-	link    *link
-	deliver func()
+	held []task
 }
 
 type link struct {
+	network  *Network
 	from, to *Process
 	dice     *Dice
 	quality  Quality
@@ -54,7 +50,7 @@ type link struct {
 
 // NewNetwork makes a network whose links are of a quality that hangs on their ends.
 func (w *World) NewNetwork(profile func(from, to *Process) Quality) *Network {
-	return &Network{world: w, links: make(map[[2]uint64]*link), profile: profile}
+	return &Network{world: w, profile: profile}
 }
 
 // Sent and Lost count packets.
@@ -64,11 +60,18 @@ func (n *Network) Sent() uint64 { return n.sent }
 func (n *Network) Lost() uint64 { return n.lost }
 
 func (n *Network) link(from, to *Process) *link {
-	key := [2]uint64{from.id, to.id}
-	l := n.links[key]
+	if len(n.links) <= from.number {
+		n.links = append(n.links, make([][]*link, from.number+1-len(n.links))...)
+	}
+	of := n.links[from.number]
+	if len(of) <= to.number {
+		of = append(of, make([]*link, to.number+1-len(of))...)
+		n.links[from.number] = of
+	}
+	l := of[to.number]
 	if l == nil {
-		l = &link{from: from, to: to, dice: n.world.Dice("link", from.id, to.id), quality: n.profile(from, to)}
-		n.links[key] = l
+		l = &link{network: n, from: from, to: to, dice: n.world.Dice("link", from.id, to.id), quality: n.profile(from, to)}
+		of[to.number] = l
 	}
 	return l
 }
@@ -96,13 +99,13 @@ func (n *Network) Send(from, to *Process, deliver func()) {
 		n.lost++
 		return
 	}
-	n.carry(l, q.Delay+spread(delay, q.Jitter), deliver)
+	l.carry(q.Delay+spread(delay, q.Jitter), deliver)
 	if int(fate/1000%1000) < q.Duplicate {
 		again := spread(echo, 2*q.Jitter+q.Delay/2)
 		if fate/1_000_000%4 == 0 { // from somewhere where it was kept
 			again += spread(echo, staleEcho)
 		}
-		n.carry(l, q.Delay+again, deliver)
+		l.carry(q.Delay+again, deliver)
 	}
 }
 
@@ -115,23 +118,23 @@ func spread(x float64, mean time.Duration) time.Duration {
 	return time.Duration(int64(float64(mean/time.Microsecond)*(x/(1.1-x))*0.7)) * time.Microsecond
 }
 
-func (n *Network) carry(l *link, delay time.Duration, deliver func()) {
-	life := l.to.life
-	n.world.After(delay, func() { n.arrive(l, life, deliver) })
+func (l *link) carry(delay time.Duration, deliver func()) {
+	w := l.network.world
+	w.schedule(w.now+delay, task{link: l, life: l.to.life, do: deliver})
 }
 
 // arrive ends a packet's way, unless a fault is in it.
-func (n *Network) arrive(l *link, life uint64, deliver func()) {
-	for _, f := range n.faults {
+func (l *link) arrive(life uint64, deliver func()) {
+	for _, f := range l.network.faults {
 		if !f.Hits(l.from, l.to) {
 			continue
 		}
 		if f.Cut {
-			n.lost++
+			l.network.lost++
 			return
 		}
 		if f.Clog {
-			f.held = append(f.held, held{l, func() { l.to.DoIn(life, deliver) }})
+			f.held = append(f.held, task{link: l, life: life, do: deliver})
 			return
 		}
 	}
@@ -151,8 +154,8 @@ func (n *Network) Remove(f *Fault) {
 	n.faults = slices.DeleteFunc(n.faults, func(o *Fault) bool { return o == f })
 	waiting := f.held
 	f.held = nil
-	for _, h := range waiting {
-		n.world.After(0, func() { n.arrive(h.link, h.link.to.life, h.deliver) })
+	for _, packet := range waiting {
+		n.world.schedule(n.world.now, packet)
 	}
 }
 

@@ -15,6 +15,7 @@ type Process struct {
 
 	world   *World
 	id      uint64
+	number  int    // counts the processes of the world
 	life    uint64 // counts starts; 0 before the first
 	up      bool
 	paused  bool
@@ -23,7 +24,10 @@ type Process struct {
 
 // NewProcess makes a process that is not running. The name must be unlike all others.
 func (w *World) NewProcess(name, region string, ppm int64) *Process {
-	return &Process{Name: name, Region: region, Clock: w.NewClock(name, ppm), world: w, id: hashString(name)}
+	w.processes++
+	return &Process{
+		Name: name, Region: region, Clock: w.NewClock(name, ppm), world: w, id: hashString(name), number: w.processes - 1,
+	}
 }
 
 // World is where the process is.
@@ -89,8 +93,7 @@ func (p *Process) DoIn(life uint64, do func()) {
 
 // After runs do in this life of the process, when d of real time has passed.
 func (p *Process) After(d time.Duration, do func()) {
-	life := p.life
-	p.world.After(d, func() { p.DoIn(life, do) })
+	p.world.schedule(p.world.now+d, task{process: p, life: p.life, do: do})
 }
 
 // Alarm wakes a process at an instant of its clock. It can be set again, which forgets the time before.
@@ -119,20 +122,29 @@ func (a *Alarm) Set(at clock.Instant) {
 }
 
 func (a *Alarm) schedule() {
-	p, set, life := a.process, a.set, a.process.life
-	p.world.At(p.Clock.When(a.at), func() {
-		if set != a.set {
-			return
-		}
-		p.DoIn(life, func() {
-			switch {
-			case set != a.set:
-			case p.Clock.Now().Before(a.at): // it has missed time since
-				a.schedule()
-			default:
-				a.at = clock.Never
-				a.do()
-			}
-		})
-	})
+	p := a.process
+	p.world.schedule(p.Clock.When(a.at), task{alarm: a, set: a.set, life: p.life})
+}
+
+// wake is the event of a setting.
+func (a *Alarm) wake(life, set uint64) {
+	p := a.process
+	switch {
+	case set != a.set || life != p.life || !p.up:
+	case p.paused:
+		p.pending = append(p.pending, func() { a.ring(set) })
+	default:
+		a.ring(set)
+	}
+}
+
+func (a *Alarm) ring(set uint64) {
+	switch {
+	case set != a.set:
+	case a.process.Clock.Now().Before(a.at): // it has missed time since
+		a.schedule()
+	default:
+		a.at = clock.Never
+		a.do()
+	}
 }

@@ -8,19 +8,13 @@ import (
 
 // World is simulated real time, with what is going to happen in it.
 type World struct {
-	seed     uint64
-	now      time.Duration
-	heap     []event
-	sequence uint64
-	events   uint64
-	digest   uint64
-}
-
-// event is something that happens at an instant. Events of one instant happen in the order in which they were scheduled.
-type event struct {
-	at       time.Duration
-	sequence uint64
-	do       func()
+	seed      uint64
+	now       time.Duration
+	queue     queue
+	sequence  uint64
+	events    uint64
+	digest    uint64
+	processes int
 }
 
 // New makes a world at T 0 in which nothing is going to happen.
@@ -40,9 +34,11 @@ func (w *World) Now() time.Duration { return w.now }
 func (w *World) Events() uint64 { return w.events }
 
 // At schedules do for an instant; one that has passed means now.
-func (w *World) At(at time.Duration, do func()) {
+func (w *World) At(at time.Duration, do func()) { w.schedule(at, task{do: do}) }
+
+func (w *World) schedule(at time.Duration, t task) {
 	w.sequence++
-	w.push(event{at: max(at, w.now), sequence: w.sequence, do: do})
+	w.queue.push(w.now, max(at, w.now), w.sequence, t)
 }
 
 // After schedules do for after d.
@@ -50,31 +46,37 @@ func (w *World) After(d time.Duration, do func()) { w.At(w.now+d, do) }
 
 // Next is when the next event happens; false if none is scheduled.
 func (w *World) Next() (at time.Duration, ok bool) {
-	if len(w.heap) == 0 {
+	h := w.queue.next()
+	if h == nil {
 		return 0, false
 	}
-	return w.heap[0].at, true
+	return (*h)[0].at, true
 }
 
 // Step lets the next event happen, and answers false if there is none.
 func (w *World) Step() bool {
-	if len(w.heap) == 0 {
+	h := w.queue.next()
+	if h == nil {
 		return false
 	}
-	e := w.pop()
+	e, t := w.queue.pop(h)
 	if e.at < w.now {
 		panic(fmt.Sprintf("world: an event of %v at %v", e.at, w.now))
 	}
 	w.now = e.at
 	w.events++
 	w.Note(uint64(e.at) ^ e.sequence<<1)
-	e.do()
+	t.happen()
 	return true
 }
 
 // Run lets everything happen that is scheduled up to and at an instant, and moves time there.
 func (w *World) Run(until time.Duration) {
-	for len(w.heap) > 0 && w.heap[0].at <= until {
+	for {
+		at, ok := w.Next()
+		if !ok || at > until {
+			break
+		}
 		w.Step()
 	}
 	w.now = max(w.now, until)
@@ -88,58 +90,6 @@ func (w *World) NoteString(s string) { w.Note(hashString(s)) }
 
 // Digest is a digest of everything that has happened so far, in order.
 func (w *World) Digest() uint64 { return w.digest }
-
-// push and pop keep the heap, whose parents come before their four children: that is flatter than a binary one, and so
-// faster for so many short-lived events.
-
-func (e event) before(o event) bool {
-	return e.at < o.at || e.at == o.at && e.sequence < o.sequence
-}
-
-func (w *World) push(e event) {
-	w.heap = append(w.heap, e)
-	i := len(w.heap) - 1
-	for i > 0 {
-		parent := (i - 1) / 4
-		if !e.before(w.heap[parent]) {
-			break
-		}
-		w.heap[i] = w.heap[parent]
-		i = parent
-	}
-	w.heap[i] = e
-}
-
-func (w *World) pop() event {
-	top := w.heap[0]
-	last := len(w.heap) - 1
-	e := w.heap[last]
-	w.heap[last] = event{}
-	w.heap = w.heap[:last]
-	if last == 0 {
-		return top
-	}
-	i := 0
-	for {
-		child := 4*i + 1
-		if child >= last {
-			break
-		}
-		least := child
-		for c := child + 1; c < min(child+4, last); c++ {
-			if w.heap[c].before(w.heap[least]) {
-				least = c
-			}
-		}
-		if !w.heap[least].before(e) {
-			break
-		}
-		w.heap[i] = w.heap[least]
-		i = least
-	}
-	w.heap[i] = e
-	return top
-}
 
 // mix is the multiply-and-fold step of wyhash.
 func mix(a, b uint64) uint64 {
