@@ -122,7 +122,7 @@ func (s *sample) held(op *sampled, err *lease.Error) {
 		return
 	}
 	op.done, op.Outcome, op.Return = true, history.Held, s.run.world.Now()
-	op.Saw = history.Sight{Token: uint64(err.Token), Holder: s.run.judge.RequestOf(err.Token)}
+	op.Saw = history.Sight{Token: uint64(err.Token), Holder: s.run.judge.RequestOf(lease.Ref{Resource: s.resource, Token: err.Token})}
 }
 
 func (s *sample) releasing(t *task) *sampled { return s.call(t, history.Release) }
@@ -229,7 +229,8 @@ func (s *sample) judge() {
 		}
 		ops = append(ops, op.Op)
 	}
-	if len(ops) == 0 {
+	// A request whose end is no longer remembered may be granted anew, which the model does not know.
+	if len(ops) == 0 || s.run.judge.Regranted(s.resource) {
 		return
 	}
 	err := history.Check(ops, judgement)

@@ -16,7 +16,9 @@ func (j *Judge) Asked(command lease.Command) {
 	case lease.CancelAcquire:
 		j.request(request{c.Resource, c.Principal, c.RequestID}).cancelled = true
 	case lease.Release:
-		j.resource(c.Resource).released[c.Token] = true
+		if j.tokens[c.Ref].by.principal == c.Principal {
+			j.resource(c.Resource).released[c.Token] = true
+		}
 	case lease.ForceRelease:
 		r := j.resource(c.Resource)
 		r.forced[r.token] = true // whichever there is; the one after it would have to be asked for anew
@@ -58,7 +60,7 @@ func (j *Judge) Answered(a Answer) {
 	switch c := a.Command.(type) {
 	case lease.Acquire:
 		if g, ok := a.Reply.Value.(*lease.Grant); ok {
-			if made, ok := j.tokens[g.Token]; !ok || made.by != (request{c.Resource, c.Principal, c.RequestID}) {
+			if made, ok := j.tokens[lease.Ref{Resource: g.Resource, Token: g.Token}]; !ok || made.by != (request{c.Resource, c.Principal, c.RequestID}) {
 				j.violation("D1", "%s acknowledged the grant of %s under %v to %s before it was committed", a.Node, g.Resource, g.Token, c.Principal)
 			}
 		}
@@ -78,7 +80,7 @@ func (j *Judge) Unchanged(writes []quorum.Write, since time.Duration) {
 		if !strings.HasPrefix(w.Key, leasePrefix) || w.Value == nil || rec.UnmarshalBinary(w.Value) != nil || !rec.Held {
 			continue
 		}
-		made, ok := j.tokens[rec.Token]
+		made, ok := j.tokens[lease.Ref{Resource: rec.Resource, Token: rec.Token}]
 		switch {
 		case !ok:
 			j.promised[rec.Token] = true
@@ -144,7 +146,7 @@ func (j *Judge) alone(r *resource, b belief) {
 	now := j.now()
 	r.believers = slices.DeleteFunc(r.believers, func(o belief) bool { return o.until <= now && o != b })
 	for _, o := range r.believers {
-		if o.token != b.token {
+		if o.who != b.who || o.token != b.token {
 			j.violation("S4", "%s believes in %s under %v until %v while %s believes in it under %v until %v", b.who, r.name, b.token, b.until, o.who, o.token, o.until)
 		}
 	}

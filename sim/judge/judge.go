@@ -34,15 +34,16 @@ type Judge struct {
 
 	resources map[lease.Resource]*resource
 	requests  map[request]*asked
-	tokens    map[fence.Token]grant // every grant that was committed, in any lineage
-	promised  map[fence.Token]bool  // grants that an answer said were not made
+	tokens    map[lease.Ref]grant  // every grant that was committed, in any lineage
+	promised  map[fence.Token]bool // grants that an answer said were not made
 	// checkpoints tells under which token each was asked to be stored. No two are alike.
 	checkpoints map[string]fence.Token
 
 	lineage  int
-	revision int64        // the newest commit of this lineage
-	chain    []audit.Head // of every audit record so far, behind that of the empty chain
-	rebased  bool         // nothing was recorded in this lineage yet
+	revision int64 // the newest commit of this lineage
+	head     audit.Head
+	heads    map[uint64][]audit.Head // of every audit record so far, by sequence: those of all lineages
+	rebased  bool                    // nothing was recorded in this lineage yet
 	claims   []claim
 	log      []logged
 }
@@ -53,15 +54,17 @@ type resource struct {
 	acked   fence.Token // of all grants that were acknowledged to a client
 
 	// What this lineage has committed.
-	known    bool
-	held     bool
-	token    fence.Token
-	by       request
-	revision int64
-	passed   []fence.Token // grants that the last change ended
-	how      lease.End     // how the last grant ended
-	freed    time.Duration // T of that
-	ends     int           // how many were committed
+	known     bool
+	held      bool
+	token     fence.Token
+	by        request
+	revision  int64
+	passed    []fence.Token // grants that the last change ended
+	how       lease.End     // how the last grant ended
+	freed     time.Duration // T of that
+	ends      int           // how many were committed, and requests cancelled that were never granted
+	outcomes  []lease.Outcome
+	regranted bool
 
 	ended     map[fence.Token]time.Duration // T at which the end of a grant was committed
 	released  map[fence.Token]bool          // its holder asked for that
@@ -108,9 +111,9 @@ type belief struct {
 func New(now func() time.Duration, report func(invariant, text string)) *Judge {
 	return &Judge{
 		now: now, report: report,
-		resources: make(map[lease.Resource]*resource), requests: make(map[request]*asked), tokens: make(map[fence.Token]grant), promised: make(map[fence.Token]bool),
+		resources: make(map[lease.Resource]*resource), requests: make(map[request]*asked), tokens: make(map[lease.Ref]grant), promised: make(map[fence.Token]bool),
 		checkpoints: make(map[string]fence.Token),
-		chain:       []audit.Head{{}},
+		heads:       map[uint64][]audit.Head{0: {{}}},
 	}
 }
 
@@ -197,6 +200,7 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		}
 		r.known, r.held, r.revision = true, false, revision
 		r.ends += lease.MaxOutcomes // nothing of it is remembered
+		r.outcomes = nil
 		return
 	}
 	var rec lease.Record
@@ -212,8 +216,12 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		j.end(r, endOf(rec, was.token))
 	}
 	// One commit may make a grant and end it: only its end is left to be seen.
-	for _, o := range rec.Outcomes {
-		if was.known && o.Token > was.highest && (!rec.Held || o.Token != rec.Token) {
+	known := remembered(was.outcomes, rec.Outcomes)
+	for i, o := range rec.Outcomes {
+		switch {
+		case o.Token == 0 && i >= known: // cancelled before it was granted: it pushes others out too
+			r.ends++
+		case o.Token > was.highest && (!rec.Held || o.Token != rec.Token):
 			j.granted(r, o.Token, request{name, o.Principal, o.RequestID})
 			j.end(r, o.End)
 		}
@@ -227,7 +235,16 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		}
 		j.granted(r, rec.Token, by)
 	}
-	r.known, r.held, r.token, r.by, r.revision = true, rec.Held, rec.Token, by, revision
+	r.known, r.held, r.token, r.by, r.revision, r.outcomes = true, rec.Held, rec.Token, by, revision, rec.Outcomes
+}
+
+// remembered is how many of the outcomes in a record were in the one before.
+func remembered(before, now []lease.Outcome) int {
+	n := min(len(before), len(now))
+	for !slices.Equal(before[len(before)-n:], now[:n]) {
+		n--
+	}
+	return n
 }
 
 // endOf is how a grant ended that a record is no longer of.
@@ -242,22 +259,25 @@ func endOf(rec lease.Record, token fence.Token) lease.End {
 
 func (j *Judge) granted(r *resource, token fence.Token, by request) {
 	switch {
-	case token == r.highest && !r.known:
+	case token == r.highest && !r.known && j.tokens[lease.Ref{Resource: r.name, Token: token}].by == by:
 		// The first look at a record of an earlier lineage.
 		return
 	case token <= r.highest:
 		j.violation("S1", "%s was granted under %v after %v", r.name, token, r.highest)
 	}
 	r.highest = max(r.highest, token)
-	if a := j.request(by); a.made != 0 && a.made != token && a.lineage == j.lineage && (!a.over || r.ends-a.end < lease.MaxOutcomes) {
-		j.violation("S9", "request %s of %s for %s was granted under %v, and again under %v", by.id, by.principal, r.name, a.made, token)
-	} else {
-		a.made, a.lineage, a.over = token, j.lineage, false
+	a := j.request(by)
+	if a.made != 0 && a.made != token && a.lineage == j.lineage {
+		if !a.over || r.ends-a.end < lease.MaxOutcomes {
+			j.violation("S9", "request %s of %s for %s was granted under %v, and again under %v", by.id, by.principal, r.name, a.made, token)
+		}
+		r.regranted = true
 	}
+	a.made, a.lineage, a.over = token, j.lineage, false
 	if j.promised[token] {
 		j.changed(r.name, token)
 	}
-	j.tokens[token] = grant{by, j.now()}
+	j.tokens[lease.Ref{Resource: r.name, Token: token}] = grant{by, j.now()}
 	r.token, r.by = token, by
 	delete(r.ended, token)
 }
@@ -302,13 +322,15 @@ func (j *Judge) audited(e *quorum.Entry) {
 		j.violation("M1", "an audit record stands under %s", e.Key)
 		return
 	}
-	if j.rebased { // a lineage goes on behind some record of the one before
+	if j.rebased { // a lineage goes on behind some record of those before
 		j.rebased = false
-		if sequence <= uint64(len(j.chain)) {
-			j.chain = j.chain[:sequence]
+		for _, h := range j.heads[sequence-1] {
+			if _, _, err := audit.Verify(h, e.Value); err == nil {
+				j.head = h
+			}
 		}
 	}
-	_, next, err := audit.Verify(j.chain[len(j.chain)-1], e.Value)
+	_, next, err := audit.Verify(j.head, e.Value)
 	if err != nil {
 		j.violation("M1", "%s: %v", e.Key, err)
 		return
@@ -316,7 +338,8 @@ func (j *Judge) audited(e *quorum.Entry) {
 	if next.Sequence != sequence {
 		j.violation("M1", "record %d stands under %s", next.Sequence, e.Key)
 	}
-	j.chain = append(j.chain, next)
+	j.head = next
+	j.heads[next.Sequence] = append(j.heads[next.Sequence], next)
 }
 
 // Grants is how many grants were committed.
@@ -328,5 +351,9 @@ func (j *Judge) Held(name lease.Resource) (token fence.Token, held bool) {
 	return r.token, r.known && r.held
 }
 
-// RequestOf names the request that a committed token was granted to; empty if there is none.
-func (j *Judge) RequestOf(token fence.Token) string { return j.tokens[token].by.id }
+// Regranted tells whether a request for a resource was granted more than once: which may be, when so many others have ended
+// since that its own end is no longer remembered.
+func (j *Judge) Regranted(name lease.Resource) bool { return j.resource(name).regranted }
+
+// RequestOf names the request that a committed grant was made to; empty if there is none.
+func (j *Judge) RequestOf(ref lease.Ref) string { return j.tokens[ref].by.id }

@@ -14,6 +14,8 @@ type Mutant struct {
 	Kills []string
 	// Needs is what has to happen for the bug to show.
 	Needs string
+	// Scenario is that of package sim which brings it about; empty: drawn plans do.
+	Scenario string
 }
 
 // Find answers the mutant of that name.
@@ -78,7 +80,7 @@ var Registry = []Mutant{
 		Needs: "slow answers to an acquire or a renewal, after which the holder reaches nobody, and somebody who waits",
 	},
 	{
-		ID: NoDriftMargin, Kills: []string{"S4"},
+		ID: NoDriftMargin, Kills: []string{"S4"}, Scenario: "drift",
 		What:  "A holder believes for the whole TTL, and takes nothing off for drift.",
 		Needs: "a coordinator's clock that runs fast beside a holder's that runs slow, short delays, a holder that reaches nobody, and somebody who waits",
 	},
@@ -103,7 +105,7 @@ var Registry = []Mutant{
 		Needs: "a deposed coordinator that still reaches a holder, and a successor with somebody who waits",
 	},
 	{
-		ID: RefusalWithoutConfirm, Kills: []string{"S9"},
+		ID: RefusalWithoutConfirm, Kills: []string{"S9"}, Scenario: "idle-coordinator-paused",
 		What:  "The answers of a round in which everything was refused leave before a confirm.",
 		Needs: "a deposed coordinator that still reaches clients, for whom a successor has changed who holds",
 	},
@@ -133,7 +135,7 @@ var Registry = []Mutant{
 		Needs: "a quorum restored from a backup, or put back together with its logs, after more tokens were handed out",
 	},
 	{
-		ID: EpochFromBackup, Kills: []string{"L1", "S1"},
+		ID: EpochFromBackup, Kills: []string{"L1", "S1"}, Scenario: "restored-twice",
 		What:  "A recovery raises the epoch above the state's own, not above what witnesses remember.",
 		Needs: "a quorum restored twice from one backup; members that do not witness an epoch that they remember of another incarnation hold the recovery up for good",
 	},
@@ -148,7 +150,7 @@ var Registry = []Mutant{
 		Needs: "a forced release, then a takeover before the identity record is written for another reason, then another forced release",
 	},
 	{
-		ID: KeptTableAfterDeposed, Kills: []string{"L1"},
+		ID: KeptTableAfterDeposed, Kills: []string{"L1"}, Scenario: "leadership-flaps",
 		What:  "A coordinator that is told that it was deposed refuses that round and goes on with its table under the same term.",
 		Needs: "a term that another node claims while this one stays the leader or becomes it again unnoticed",
 	},
@@ -163,12 +165,12 @@ var Registry = []Mutant{
 		Needs: "a takeover shortly after a renewal, a holder that reaches nobody then, and somebody who waits",
 	},
 	{
-		ID: ReplayWithoutExtending, Kills: []string{"S4"},
+		ID: ReplayWithoutExtending, Kills: []string{"S4"}, Scenario: "lost-answer-then-cut",
 		What:  "A repeated acquire is answered with the grant, but does not extend its deadline.",
 		Needs: "an acquire whose first answer is lost, a repetition much later, a holder that reaches nobody then, and somebody who waits",
 	},
 	{
-		ID: RenewalRevives, Kills: []string{"S9"},
+		ID: RenewalRevives, Kills: []string{"S1", "S9"},
 		What:  "A renewal of a grant that has expired holds the resource again under the same token, if it is free.",
 		Needs: "a renewal that is under way beyond the expiry, or a client that asks for one, and somebody who looks at the resource in between",
 	},
@@ -193,7 +195,7 @@ var Registry = []Mutant{
 		Needs: "a hand-off to somebody who has polled more than once, who reaches nobody then, and somebody else who waits; one who waits longer is never served",
 	},
 	{
-		ID: TokenResetAfterDelete, Kills: []string{"S1"},
+		ID: TokenResetAfterDelete, Kills: []string{"S1"}, Scenario: "forgotten",
 		What:  "The first grant of a resource that has no record gets the first token of the epoch.",
 		Needs: "a resource whose record is forgotten after its retention and that is granted again",
 	},

@@ -143,6 +143,7 @@ func (c *Client) columns() []column {
 		duration("checkpoint", &c.Checkpoint, "0s"),
 		number("priority", &c.Priority, "0"),
 		number("impatience", &c.Impatience, "0"),
+		number("try", &c.Try, "0"),
 		number("leave", &c.Leave, "0"),
 	}
 }

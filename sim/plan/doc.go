@@ -9,7 +9,7 @@
 //	seed 42                    sync and sample
 //	link eu us rtt 85ms jitter 4ms loss 2 dup 1
 //	node n1 region eu ppm 120
-//	client c1 region eu ppm -300 resources r1,r2 all ttl 10s hold 4s think 1s write 200ms checkpoint 1s priority 5 impatience 10 leave 20
+//	client c1 region eu ppm -300 resources r1,r2 all ttl 10s hold 4s think 1s write 200ms checkpoint 1s priority 5 impatience 10 try 100 leave 20
 //	watcher w1 region us prefix r stay 20s
 //	at 12.5s for 3s cut n1 | n2 n3
 //	at 30s for 10s slow eu | @leader by 50ms

@@ -171,7 +171,7 @@ func (d *drawing) clients() {
 	// pace is how often each of the holders has to do something.
 	pace := time.Duration(holders) * time.Second / wantedRate
 	checkpoints, several := d.one("checkpoints", 4) > 0, d.yes("several resources", 2)
-	priorities, impatience, leave := d.yes("priorities", 3), d.yes("impatience", 3), d.yes("leave", 3)
+	priorities, impatience, leave, try := d.yes("priorities", 3), d.yes("impatience", 3), d.yes("leave", 3), d.yes("try", 2)
 	shortest := 2
 	if d.latency > 100*time.Millisecond {
 		shortest = 5
@@ -211,6 +211,9 @@ func (d *drawing) clients() {
 		}
 		if priorities {
 			c.Priority = int32(d.int("priority", 0, 3))
+		}
+		if try {
+			c.Try = d.int("try of a client", 0, 300)
 		}
 		if impatience {
 			c.Impatience = d.int("impatience of a client", 0, 300)

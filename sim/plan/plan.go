@@ -70,8 +70,9 @@ type Client struct {
 	// Write is how often it writes to the storage while it holds; 0: never. Checkpoint likewise.
 	Write, Checkpoint time.Duration
 	Priority          int32
-	// Impatience is how many of a thousand waits it gives up; Leave how many leases it leaves to run out.
-	Impatience, Leave int
+	// In thousandths: Impatience is how many waits it gives up, Leave how many leases it leaves to run out, and Try how many
+	// times it asks without waiting.
+	Impatience, Leave, Try int
 }
 
 // Watcher follows the resources under a prefix, at one node after the other. Its name starts with w.

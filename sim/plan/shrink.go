@@ -225,7 +225,7 @@ func (s *shrinking) features() {
 		func(c *Client) { c.PPM = 0 }, func(c *Client) { c.All = false },
 		func(c *Client) { c.Resources = c.Resources[:1] }, func(c *Client) { c.Resources = c.Resources[len(c.Resources)-1:] },
 		func(c *Client) { c.Write = 0 }, func(c *Client) { c.Checkpoint = 0 }, func(c *Client) { c.Priority = 0 },
-		func(c *Client) { c.Impatience = 0 }, func(c *Client) { c.Leave = 0 },
+		func(c *Client) { c.Impatience = 0 }, func(c *Client) { c.Try = 0 }, func(c *Client) { c.Leave = 0 },
 	} {
 		each(func(p *Plan, i int) { off(&p.Clients[i]) }, len(s.best.Clients))
 	}

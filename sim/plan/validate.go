@@ -178,6 +178,7 @@ func (c *checker) clients() {
 		}
 		count("priority", int64(client.Priority), -lease.MaxPriority, lease.MaxPriority)
 		count("impatience", int64(client.Impatience), 0, 1000)
+		count("try", int64(client.Try), 0, 1000)
 		count("leave", int64(client.Leave), 0, 1000)
 	}
 }

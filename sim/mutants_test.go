@@ -1,0 +1,88 @@
+//go:build mutants
+
+package sim_test
+
+import (
+	"flag"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"fmt"
+
+	"github.com/writ-io/writ/sim"
+	"github.com/writ-io/writ/sim/mutant"
+	"github.com/writ-io/writ/sim/plan"
+)
+
+// budget is how many seeds each mutant has to die within.
+var budget = flag.Uint64("budget", 120, "how many seeds a mutant has to die within")
+
+// mutantDuration is that of the drawn plans.
+const mutantDuration = 5 * time.Minute
+
+// plans of a suite, by seed: those of a scenario, or drawn ones.
+func suite(scenario string, seed uint64) plan.Plan {
+	if p, ok := sim.Scenario(scenario); ok {
+		p.Seed = seed
+		return p
+	}
+	return plan.Draw(seed, plan.Seeded(seed), plan.DrawOptions{Duration: mutantDuration, Store: plan.Fast})
+}
+
+// TestMutantsDie plants each bug of the registry and lets the simulator hunt it. One that survives its budget is a hole in
+// what the simulator does or checks.
+func TestMutantsDie(t *testing.T) {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "MUTANT\tSUITE\tKILLED BY\tSEEDS\tSECONDS")
+	for _, m := range mutant.Registry {
+		name := m.Scenario
+		if name == "" {
+			name = "drawn"
+		}
+		began := time.Now()
+		by, seeds := hunt(m)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.1f\n", m.ID, name, by, seeds, time.Since(began).Seconds())
+		if by == "" {
+			t.Errorf("%s survived %d seeds of %s: %s", m.ID, seeds, name, m.What)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", &table)
+}
+
+// hunt runs a mutant's suite until one of the invariants breaks that are expected to, or the code panics.
+func hunt(m mutant.Mutant) (by string, seeds uint64) {
+	for seed := range *budget {
+		r := sim.Run(suite(m.Scenario, seed), sim.Options{Mutant: string(m.ID)})
+		for _, v := range r.Violations {
+			if v.Invariant == "panic" || slices.Contains(m.Kills, v.Invariant) {
+				return v.Invariant, seed + 1
+			}
+		}
+	}
+	return "", *budget
+}
+
+// TestUnmutatedCodeSurvives runs the same suites as long without any mutant: what kills mutants must not kill the code.
+func TestUnmutatedCodeSurvives(t *testing.T) {
+	suites := []string{""}
+	for _, m := range mutant.Registry {
+		if !slices.Contains(suites, m.Scenario) {
+			suites = append(suites, m.Scenario)
+		}
+	}
+	for _, name := range suites {
+		for seed := range *budget {
+			p := suite(name, seed)
+			if r := sim.Run(p, sim.Options{}); len(r.Violations) > 0 {
+				t.Errorf("suite %q, seed %d: %v: %s\n%s", name, seed, r.Violations[0].Invariant, r.Violations[0].Text, p)
+			}
+		}
+	}
+}
