@@ -26,10 +26,11 @@ function overlaps(beliefs) {
 function layOut() {
   const titles = { operator: '', node: 'Nodes', client: 'Clients', storage: '' };
   for (const kind of order) {
-    const lanes = data.lanes.map((l, i) => [l, i]).filter(([l]) => l.kind === kind);
+    // What storage does is drawn below each resource.
+    const lanes = data.lanes.map((l, i) => [l, i]).filter(([l, i]) => l.kind === kind && (kind !== 'storage' || events.some(e => e.lane === i)));
     if (lanes.length && titles[kind]) addRow({ type: 'title', h: 20, text: titles[kind] });
     for (const [l, i] of lanes) {
-      addRow({ type: 'lane', h: kind === 'node' ? 29 : 21, lane: i, name: l.name, note: l.region,
+      addRow({ type: 'lane', h: kind === 'node' ? 29 : kind === 'operator' ? 25 : 21, lane: i, told: kind === 'operator', name: l.name, note: l.region,
         bands: data.bands.filter(b => b[0] === i).sort((a, b) => a[2] - b[2]), events: events.filter(e => e.lane === i) });
     }
   }
@@ -39,6 +40,7 @@ function layOut() {
     for (const lane of [...new Set(r.beliefs.map(b => b[0]))].sort((a, b) => a - b)) {
       addRow({ type: 'belief', h: 15, name: laneName(lane), note: 'believes', lane, resource: r, list: r.beliefs.filter(b => b[0] === lane) });
     }
+    first.believed = height;
     if (r.writes.length) {
       let top = -1;
       const stairs = [];
@@ -126,7 +128,7 @@ function draw() {
   g.clip();
   for (const row of rows) {
     const y = row.y - top;
-    if (row.type === 'title' && row.until && y < high && row.until > top) drawCrossed(context, row, y, row.until - top);
+    if (row.type === 'title' && row.until && y < high && row.until > top) drawCrossed(context, row, y, row.believed - top, row.until - top);
     if (y > high || y + row.h < 0) continue;
     if (row.type === 'lane') drawLane(context, row, y);
     if (row.type === 'belief') drawBeliefs(context, row, y);
@@ -191,6 +193,7 @@ function drawLane({ g, x, visible, cover, hit }, row, y) {
       hit(kind === 'clock' ? left - 6 : left, above, kind === 'clock' ? 12 : Math.max(w, 2), tall, from, row.lane, about);
     }
   }
+  if (row.told) drawTold({ g, x }, row, y);
   // Marks of events: one a pixel is enough.
   let last = -9;
   for (let i = firstAt(row.events, e => e.at, seen.from); i < row.events.length && row.events[i].at <= seen.to; i++) {
@@ -202,6 +205,19 @@ function drawLane({ g, x, visible, cover, hit }, row, y) {
     g.fillRect(at - (strong ? .75 : .5), y + row.h - (strong ? 9 : 6), strong ? 1.5 : 1, strong ? 8 : 5);
     hit(at - 3, y + row.h - 9, 6, 9, e.at, e.lane, exact(e.at) + '  ' + e.kind + '\n' + e.text);
     hits[hits.length - 1].event = e.id;
+  }
+}
+
+// drawTold writes what was done to the run beside its instant, where there is room.
+function drawTold({ g, x }, row, y) {
+  let free = gutter;
+  g.fillStyle = colours.ink;
+  for (const e of row.events) {
+    if (e.kind !== 'fault' && e.kind !== 'operator' || e.at < seen.from || e.at > seen.to) continue;
+    const at = x(e.at) + 3, text = e.text.replace(/^(fault|operator): (at \S+ (for \S+ )?)?/, '');
+    if (at < free) continue;
+    g.fillText(text, at, y + 8.5);
+    free = at + g.measureText(text).width + 8;
   }
 }
 
@@ -225,15 +241,15 @@ function drawBeliefs({ g, visible, cover, hit }, row, y) {
   }
 }
 
-function drawCrossed({ g, visible, cover, hit }, row, y, bottom) {
+function drawCrossed({ g, visible, cover, hit }, row, y, believed, bottom) {
   for (const o of row.crossed) {
     if (!visible(o.from, o.to)) continue;
     const [left, w] = cover(o.from, o.to), wide = Math.max(w, 3);
-    g.globalAlpha = .2;
+    g.globalAlpha = .13;
     g.fillStyle = colours.bad;
     g.fillRect(left, y + 20, wide, bottom - y - 20);
     g.globalAlpha = 1;
-    hatch(g, left, y + 20, wide, bottom - y - 20, colours.bad, 8, true);
+    hatch(g, left, y + 20, wide, believed - y - 20, colours.bad, 8, true);
     g.strokeStyle = colours.bad;
     g.lineWidth = 1;
     g.strokeRect(left + .5, y + 20.5, wide - 1, bottom - y - 21);
@@ -311,12 +327,19 @@ function drawStairs({ g, x, visible, hit, width }, row, y) {
   }
 }
 
+// drawViolations draws a line where an invariant broke first, and a mark where it was found broken again.
 function drawViolations({ g, x, high, hit }) {
-  const taken = [];
+  const before = new Set(), taken = [];
   for (const v of data.violations) {
+    const again = before.has(v.invariant), at = x(v.at);
+    before.add(v.invariant);
     if (v.at < seen.from || v.at > seen.to) continue;
-    const at = x(v.at);
-    g.strokeStyle = colours.bad;
+    g.fillStyle = g.strokeStyle = colours.bad;
+    if (again) {
+      g.fillRect(at - .75, 2, 1.5, 7);
+      hit(at - 3, 0, 6, 10, v.at, -1, v.invariant + ' is still broken\n' + exact(v.at) + '\n' + v.text);
+      continue;
+    }
     g.lineWidth = 2;
     g.setLineDash([6, 3]);
     g.beginPath();
@@ -324,14 +347,13 @@ function drawViolations({ g, x, high, hit }) {
     g.lineTo(at, high);
     g.stroke();
     g.setLineDash([]);
-    const w = g.measureText(v.invariant).width + 10;
-    if (taken.some(t => Math.abs(t - at) < w)) continue;
-    taken.push(at);
-    g.fillStyle = colours.bad;
-    g.fillRect(at, 2, w, 16);
+    const w = g.measureText(v.invariant).width + 10, left = Math.min(at, chart.clientWidth - w);
+    if (taken.some(t => Math.abs(t - left) < w)) continue;
+    taken.push(left);
+    g.fillRect(left, 2, w, 16);
     g.fillStyle = colours.page;
-    g.fillText(v.invariant, at + 5, 10.5);
-    hit(at, 2, w, 16, v.at, -1, v.invariant + ' is broken\n' + exact(v.at) + '\n' + v.text);
+    g.fillText(v.invariant, left + 5, 10.5);
+    hit(left, 2, w, 16, v.at, -1, v.invariant + ' is broken\n' + exact(v.at) + '\n' + v.text);
   }
 }
 

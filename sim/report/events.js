@@ -83,12 +83,12 @@ function choose(id, move) {
   el('live').textContent = exact(e.at) + ' ' + laneName(e.lane) + ' ' + e.kind + ': ' + e.text;
 }
 
-// nearest finds the event that tells of something: of that actor, if it has any nearby.
+// nearest finds the event that tells of something: of that actor, if it has any nearby, and rather any other than a mark.
 function nearest(at, lane) {
   let best = -1, distance = Infinity;
   const around = firstAt(events, e => e.at, at);
   for (let i = Math.max(0, around - 400); i < Math.min(events.length, around + 400); i++) {
-    const d = Math.abs(events[i].at - at) + (lane < 0 || events[i].lane === lane ? 0 : second);
+    const d = Math.abs(events[i].at - at) + (lane < 0 || events[i].lane === lane ? 0 : second) + (events[i].kind === 'mark' ? 1e6 : 0);
     if (d < distance) [best, distance] = [i, d];
   }
   return best;

@@ -36,6 +36,12 @@ function showViolation(i) {
   centre(v.at);
   el('live').textContent = v.invariant + ' is broken at ' + exact(v.at) + ': ' + v.text;
 }
+// beginAtViolation opens the page where the first promise broke: nearer than the whole of a long run.
+function beginAtViolation() {
+  const v = data.violations[0], id = nearest(v.at, -1);
+  if (id >= 0) choose(id, false);
+  if (data.simulated > 180 * second) show(v.at - 45 * second, v.at + 45 * second);
+}
 data.violations.forEach((v, i) => {
   const item = document.createElement('li'), button = document.createElement('button');
   button.type = 'button';
@@ -189,3 +195,4 @@ legend();
 filter();
 draw();
 fromHash();
+if (chosenOf.event < 0 && data.violations.length) beginAtViolation();
