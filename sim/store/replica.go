@@ -34,12 +34,13 @@ type replica struct {
 	lead     uint64
 	leads    bool
 	busy     bool
-	underWay *raft.Ready // being flushed
-	incoming []*image    // whose messages raft has
-	dead     bool        // the life is over
-	stopped  bool        // removed from the membership, or without a disk
-	mute     bool        // nobody is to know what it applies
-	changed  bool        // leadership or membership has, and nobody was told
+	underWay *raft.Ready // being flushed: nil or &kept
+	kept     raft.Ready
+	incoming []*image // whose messages raft has
+	dead     bool     // the life is over
+	stopped  bool     // removed from the membership, or without a disk
+	mute     bool     // nobody is to know what it applies
+	changed  bool     // leadership or membership has, and nobody was told
 
 	onFlushed func() // flushed, made once
 	reads     reads
@@ -181,8 +182,8 @@ func (r *replica) begin(rd *raft.Ready) bool {
 	if !rd.MustSync && !snapshot {
 		return true
 	}
-	kept := *rd // a copy of its own, so that the others need not be on the heap
-	r.underWay = &kept
+	r.kept = *rd
+	r.underWay = &r.kept
 	r.seat.process.After(r.cluster.syncTime(r.seat), r.onFlushed)
 	return false
 }

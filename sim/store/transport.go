@@ -22,32 +22,25 @@ func (r *replica) sendOne(m *raftpb.Message) {
 	if to == nil {
 		return
 	}
-	l := r.log.lineage
-	var i *image
-	once := false
+	net, l := r.cluster.net, r.log.lineage
 	switch m.GetType() {
 	case raftpb.MsgProp, raftpb.MsgReadIndex, raftpb.MsgTransferLeader:
 		// These may be forwarded, and a proposal that came twice would be made twice: etcd's peers speak over TCP.
-		once = true
+		arrived := false
+		net.Send(r.seat.process, to.process, func() {
+			if !arrived {
+				arrived = true
+				to.receive(l, m, nil)
+			}
+		})
 	case raftpb.MsgSnap:
-		i = r.log.imageAt(m.GetSnapshot().GetMetadata().GetIndex())
 		r.superviseSnapshot(m.GetTo())
-		if i == nil {
-			return
+		if i := r.log.imageAt(m.GetSnapshot().GetMetadata().GetIndex()); i != nil {
+			net.Send(r.seat.process, to.process, func() { to.receive(l, m, i) })
 		}
 	default:
+		net.Send(r.seat.process, to.process, func() { to.receive(l, m, nil) })
 	}
-	if !once {
-		r.cluster.net.Send(r.seat.process, to.process, func() { to.receive(l, m, i) })
-		return
-	}
-	arrived := false
-	r.cluster.net.Send(r.seat.process, to.process, func() {
-		if !arrived {
-			arrived = true
-			to.receive(l, m, nil)
-		}
-	})
 }
 
 // superviseSnapshot tells raft some time later that a snapshot is lost, which it does not find out by itself. If it has arrived,
