@@ -23,7 +23,7 @@ type meter struct {
 
 	lostAt    time.Duration // when the coordinator was lost; 0: not yet
 	lostNode  *node
-	waiting   map[*holder]bool // processes that have not renewed since
+	waiting   map[*holder]bool // processes that held leases then, and have not renewed them since
 	takenOver bool
 }
 
@@ -114,7 +114,14 @@ func (m *meter) note(into []latencies, region int, began time.Duration) {
 
 func (m *meter) renewed(h *holder, sent time.Duration, by *node) {
 	m.note(m.renew, h.region, sent)
-	if m.lostAt > 0 && by != m.lostNode && m.waiting[h] {
+	if by != m.lostNode {
+		m.safe(h)
+	}
+}
+
+// safe takes in that the loss of the coordinator cannot cost a process its leases any more.
+func (m *meter) safe(h *holder) {
+	if m.waiting[h] {
 		delete(m.waiting, h)
 		if len(m.waiting) == 0 {
 			m.result.Intact = m.fleet.run.world.Now() - m.lostAt
@@ -140,15 +147,23 @@ func (m *meter) released(s *slot) {
 	if s.hold == 0 {
 		m.letGo[s.resource] = m.fleet.run.world.Now()
 	}
+	if s.holder.keeper.Len() == 0 {
+		m.safe(s.holder)
+	}
 }
 
-func (m *meter) lost(*slot) { m.result.Lost++ }
+func (m *meter) lost(s *slot) {
+	m.result.Lost++
+	if s.holder.keeper.Len() == 0 {
+		m.safe(s.holder)
+	}
+}
 
 // lose begins the wait for what held a lease while the coordinator was lost.
 func (m *meter) lose(n *node) {
 	m.lostAt, m.lostNode = m.fleet.run.world.Now(), n
 	for _, h := range m.fleet.holders {
-		if h.keeper.Len() > 0 && h.slots[0].hold > 0 {
+		if h.keeper.Len() > 0 {
 			m.waiting[h] = true
 		}
 	}

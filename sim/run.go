@@ -56,6 +56,7 @@ type run struct {
 	oper    *operator
 	sample  *sample
 
+	tokenBlock uint64 // of every node
 	lineage    int
 	cuts       int // network faults that are in effect
 	twice      bool
@@ -77,7 +78,7 @@ func Run(p plan.Plan, o Options) *Result {
 }
 
 func newRun(p plan.Plan, o Options) *run {
-	r := &run{plan: p, world: world.New(p.Seed)}
+	r := &run{plan: p, world: world.New(p.Seed), tokenBlock: tokenBlock}
 	if o.Trace {
 		r.story = newStory(p, r.world.Now)
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	sizes := flag.String("sizes", "100,1000,10000,100000", "how many clients there are, one experiment after the other")
+	sizes := flag.String("sizes", "100,1000,10000,100000", "how many clients there are, one experiment after the other; regions apart for the last")
 	failovers := flag.Int("failovers", 9, "how often the loss of each coordinator is repeated, by 1,000 clients")
 	sharing := flag.Int("sharing", 10_000, "leases in the experiments on shared messages; 0: none")
 	ttl := flag.Duration("ttl", 30*time.Second, "of every lease")
@@ -83,9 +83,7 @@ func run(ctx context.Context, o options) error {
 	if err := all.carryOut(ctx, o.workers); err != nil {
 		return err
 	}
-	for _, row := range steady {
-		latencyTables(row)
-	}
+	latencyTables(steady[len(steady)-1])
 	sizeTables(steady)
 	if o.failovers > 0 {
 		failoverTable(losses)
@@ -102,7 +100,7 @@ func (o options) sized(seed uint64, coordinator string, clients int) sim.Fleet {
 	contended := min(max(clients/50, 2), 100)
 	return sim.Fleet{
 		Seed: seed, Coordinator: coordinator, Processes: clients - contended*len(sim.FleetRegions()), Leases: 1, Contended: contended,
-		TTL: o.ttl, Hold: time.Minute, Measure: max(20*time.Second, 10*time.Minute/time.Duration(max(clients/100, 1))),
+		TTL: o.ttl, Hold: time.Minute, Measure: max(10*time.Second, 10*time.Minute/time.Duration(max(clients/100, 1))),
 	}
 }
 

@@ -15,13 +15,13 @@ var entropy struct {
 	once  sync.Once
 	real  io.Reader
 	mu    sync.RWMutex
-	dices map[string]io.Reader // by goroutine
+	dices map[string]*Dice // by goroutine
 }
 
-// Seeded calls do, and lets what do draws from [crypto/rand.Reader] come from dice: a [Dice], or a source of another kind.
-func Seeded(dice io.Reader, do func()) {
+// Seeded calls do, and lets what do draws from [crypto/rand.Reader] come from dice.
+func Seeded(dice *Dice, do func()) {
 	entropy.once.Do(func() {
-		entropy.real, entropy.dices = rand.Reader, make(map[string]io.Reader)
+		entropy.real, entropy.dices = rand.Reader, make(map[string]*Dice)
 		rand.Reader = router{}
 	})
 	me := goroutine()
@@ -45,7 +45,7 @@ type router struct{}
 
 func (router) Read(b []byte) (int, error) {
 	entropy.mu.RLock()
-	var dice io.Reader
+	var dice *Dice
 	if len(entropy.dices) > 0 {
 		dice = entropy.dices[goroutine()]
 	}
