@@ -28,8 +28,26 @@ test: ## Run all tests
 race: ## Run all tests under the race detector
 	CGO_ENABLED=1 go test -race -timeout 20m ./...
 
-# Sweeps over the simulator's seeds go here: too long for every commit, so ci
-# runs only the seeds that are ordinary tests.
+# How many simulated hours make sim sweeps, from which seed on, and how many
+# seeds each mutant has to die within.
+HOURS ?= 100
+SEED ?= 1
+BUDGET ?= 120
+
+.PHONY: sim
+sim: ## Sweep HOURS simulated hours of drawn faults from SEED on
+	go run ./cmd/writ sim run --seed $(SEED) --hours $(HOURS) --require-marks
+
+.PHONY: mutants
+mutants: ## Let the simulator hunt every planted bug, BUDGET seeds each
+	go test -count=1 -timeout 60m -tags mutants -run 'TestMutantsDie|TestUnmutatedCodeSurvives' -v ./sim -budget $(BUDGET)
+
+# What ci has time for: a minute or two.
+.PHONY: sweep
+sweep:
+	go test -count=1 -tags mutants -run 'TestMutantsDie' -v ./sim -budget 150
+	go run ./cmd/writ sim run --hours 8
+	go run ./cmd/writ sim run --hours 40 --store fast
 
 .PHONY: bench
 bench: ## Run all benchmarks; compare two outputs with bin/tools/benchstat
@@ -57,6 +75,7 @@ fmt-check: ## Fail if a Go file is not formatted
 .PHONY: vet
 vet: ## Run go vet
 	go vet ./...
+	go vet -tags mutants ./...
 	go vet -C .ci/tools/protogen ./...
 
 .PHONY: proto
@@ -82,8 +101,7 @@ deps-check: ## Check dependencies: checksums, the etcd pin, licences, the import
 	go test -count=1 .
 
 # The checks come first, cheapest first, so that a small mistake is told early.
-CI_STEPS := fmt-check vet lint proto-check deps-check build test race
-# A step that sweeps some of the simulator's seeds goes after race.
+CI_STEPS := fmt-check vet lint proto-check deps-check build test race sweep
 
 .PHONY: ci
 ci: ## Run everything that must pass before a change is merged

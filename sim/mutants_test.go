@@ -4,13 +4,14 @@ package sim_test
 
 import (
 	"flag"
+	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
-
-	"fmt"
 
 	"github.com/writ-io/writ/sim"
 	"github.com/writ-io/writ/sim/mutant"
@@ -46,6 +47,7 @@ func TestMutantsDie(t *testing.T) {
 		began := time.Now()
 		by, seeds := hunt(m)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.1f\n", m.ID, name, by, seeds, time.Since(began).Seconds())
+		t.Logf("%s (%s): %q after %d seeds, %.1f s", m.ID, name, by, seeds, time.Since(began).Seconds())
 		if by == "" {
 			t.Errorf("%s survived %d seeds of %s: %s", m.ID, seeds, name, m.What)
 		}
@@ -58,15 +60,35 @@ func TestMutantsDie(t *testing.T) {
 
 // hunt runs a mutant's suite until one of the invariants breaks that are expected to, or the code panics.
 func hunt(m mutant.Mutant) (by string, seeds uint64) {
-	for seed := range *budget {
-		r := sim.Run(suite(m.Scenario, seed), sim.Options{Mutant: string(m.ID)})
+	killed := func(r *sim.Result) string {
 		for _, v := range r.Violations {
 			if v.Invariant == "panic" || slices.Contains(m.Kills, v.Invariant) {
-				return v.Invariant, seed + 1
+				return v.Invariant
+			}
+		}
+		return ""
+	}
+	for seed := uint64(0); seed < *budget; {
+		batch := runs(m.Scenario, seed, min(uint64(runtime.GOMAXPROCS(0)), *budget-seed), string(m.ID))
+		for _, r := range batch {
+			seed++
+			if by := killed(r); by != "" {
+				return by, seed
 			}
 		}
 	}
 	return "", *budget
+}
+
+// runs carries plans of a suite out, some at a time, and answers what came of them in order of their seeds.
+func runs(scenario string, from, n uint64, id string) []*sim.Result {
+	results := make([]*sim.Result, n)
+	var running sync.WaitGroup
+	for i := range n {
+		running.Go(func() { results[i] = sim.Run(suite(scenario, from+i), sim.Options{Mutant: id}) })
+	}
+	running.Wait()
+	return results
 }
 
 // TestUnmutatedCodeSurvives runs the same suites as long without any mutant: what kills mutants must not kill the code.
@@ -78,10 +100,12 @@ func TestUnmutatedCodeSurvives(t *testing.T) {
 		}
 	}
 	for _, name := range suites {
-		for seed := range *budget {
-			p := suite(name, seed)
-			if r := sim.Run(p, sim.Options{}); len(r.Violations) > 0 {
-				t.Errorf("suite %q, seed %d: %v: %s\n%s", name, seed, r.Violations[0].Invariant, r.Violations[0].Text, p)
+		for seed := uint64(0); seed < *budget; {
+			for _, r := range runs(name, seed, min(uint64(runtime.GOMAXPROCS(0)), *budget-seed), "") {
+				if len(r.Violations) > 0 {
+					t.Errorf("suite %q, seed %d: %v: %s\n%s", name, seed, r.Violations[0].Invariant, r.Violations[0].Text, suite(name, seed))
+				}
+				seed++
 			}
 		}
 	}

@@ -219,7 +219,7 @@ func (s *sample) answered(op *sampled, reply lease.Reply, ok bool) {
 
 // judgement bounds the judging of one history in wall time: it is nearly always a matter of milliseconds. What takes longer
 // has no verdict.
-const judgement = 5 * time.Second
+const judgement = time.Second
 
 func (s *sample) judge() {
 	var ops []history.Op

@@ -110,7 +110,7 @@ var Registry = []Mutant{
 		Needs: "a deposed coordinator that still reaches clients, for whom a successor has changed who holds",
 	},
 	{
-		ID: LateToTheConfirm, Kills: []string{"S4", "S9"},
+		ID: LateToTheConfirm, Kills: []string{"S4", "S9"}, Scenario: "late-to-the-confirm",
 		What:  "Renewals and inspections that arrive while a confirm is under way are answered by it, though it may have read before they were sent.",
 		Needs: "a confirm whose answer is long under way, a successor that claims meanwhile and changes who holds, and calls to the deposed coordinator",
 	},
@@ -170,7 +170,7 @@ var Registry = []Mutant{
 		Needs: "an acquire whose first answer is lost, a repetition much later, a holder that reaches nobody then, and somebody who waits",
 	},
 	{
-		ID: RenewalRevives, Kills: []string{"S1", "S9"},
+		ID: RenewalRevives, Kills: []string{"S1", "S9"}, Scenario: "stale-renewal",
 		What:  "A renewal of a grant that has expired holds the resource again under the same token, if it is free.",
 		Needs: "a renewal that is under way beyond the expiry, or a client that asks for one, and somebody who looks at the resource in between",
 	},

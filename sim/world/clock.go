@@ -37,12 +37,16 @@ func (c *Clock) Now() clock.Instant { return c.base.Add(c.elapsed(c.world.now - 
 // Wall is the time of day that the machine shows.
 func (c *Clock) Wall() time.Time { return c.wall.Add(c.elapsed(c.world.now - c.at)) }
 
+// farthest is how far ahead a clock is read: further than any run goes, and no product overflows.
+const farthest = 4000 * time.Hour
+
 // When is the first T at which the clock shows an instant, as it runs now; the present if it does already.
 func (c *Clock) When(i clock.Instant) time.Duration {
 	left := i.Sub(c.base)
 	if left <= 0 {
 		return c.world.now
 	}
+	left = min(left, farthest)
 	high, low := bits.Mul64(uint64(left), 1_000_000)
 	quotient, _ := bits.Div64(high, low, uint64(1_000_000+c.ppm))
 	t := time.Duration(quotient)
