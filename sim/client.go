@@ -17,6 +17,7 @@ type client struct {
 	run     *run
 	spec    plan.Client
 	retired bool // it takes no more leases
+	twice   bool // it sends everything twice
 	process *world.Process
 	dice    *world.Dice
 	nodes   []*node // nearest first
@@ -217,7 +218,7 @@ func (c *client) call(command lease.Command, limit time.Duration, done func(repl
 		}
 	})
 	times := 1
-	if c.run.twice {
+	if c.twice {
 		times = 2
 	}
 	for range times {

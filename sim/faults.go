@@ -374,8 +374,18 @@ func (r *run) operate(f plan.Fault, a []*world.Process) (end func()) {
 			r.oper.newCluster(first)
 		}
 	case plan.Twice:
-		r.twice = true
-		return func() { r.twice = false }
+		var chosen []*client
+		for _, c := range r.clients {
+			if len(f.A) == 0 || slices.Contains(a, c.process) {
+				c.twice = true
+				chosen = append(chosen, c)
+			}
+		}
+		return func() {
+			for _, c := range chosen {
+				c.twice = false
+			}
+		}
 	default:
 	}
 	return nil

@@ -66,7 +66,6 @@ func (r *run) mend() {
 	if fast, ok := r.store.(*store.Fast); ok {
 		fast.Behave()
 	}
-	r.twice = false
 	for _, n := range r.nodes {
 		disk := r.store.Disk(n.process)
 		disk.Full, disk.Slower, disk.Torn = false, 0, false
@@ -76,6 +75,7 @@ func (r *run) mend() {
 		}
 	}
 	for _, c := range r.clients {
+		c.twice = false
 		if c.process.Paused() {
 			c.thaw()
 		}

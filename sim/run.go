@@ -58,8 +58,7 @@ type run struct {
 
 	tokenBlock uint64 // of every node
 	lineage    int
-	cuts       int // network faults that are in effect
-	twice      bool
+	cuts       int  // network faults that are in effect
 	winding    bool // clients take no more leases
 	healing    bool // all faults are over
 	operations uint64
