@@ -29,6 +29,11 @@ func TestTokensIncrease(t *testing.T) {
 			nil,
 		},
 		{
+			"a token that was used, for the same request", "S1",
+			then(func(c *court) { c.grant(token(5), "a/1") }),
+			nil,
+		},
+		{
 			"by the commit that ends the grant before", "S1",
 			func(c *court) { c.grant(token(5), "a/1"); c.pass(lease.EndExpired, token(4), "b/1") },
 			func(c *court) { c.grant(token(5), "a/1"); c.pass(lease.EndExpired, token(6), "b/1") },
