@@ -189,6 +189,13 @@ func TestTakeovers(t *testing.T) {
 				c.Loaded("n1", c.lineage-1, &quorum.Loaded{Revision: 9})
 			},
 		},
+		{
+			"what a lineage has lost that has committed nothing yet", "D1", found(0, gone),
+			func(c *court) {
+				c.grant(token(5), "a/1")
+				c.Loaded("n1", c.lineage+1, &quorum.Loaded{Revision: 9})
+			},
+		},
 	})
 }
 

@@ -41,6 +41,15 @@ func TestBeliefs(t *testing.T) {
 			func(c *court) { c.believes("a", token(5), until); c.believes("a", token(5), until+1) },
 		},
 		{
+			"one with two tokens", "S4",
+			func(c *court) { c.believes("a", token(5), until); c.believes("a", token(6), until) },
+			func(c *court) {
+				c.believes("a", token(5), until)
+				c.believes("a", token(5), 0)
+				c.believes("a", token(6), until)
+			},
+		},
+		{
 			"extended into that of another", "S4",
 			func(c *court) {
 				c.believes("a", token(5), c.now+1)

@@ -230,6 +230,16 @@ func TestGrantsEndAsAskedFor(t *testing.T) {
 			ends(lease.EndExpired),
 		},
 		{
+			"forced, before it was known to be granted", "S5",
+			ends(lease.EndForced),
+			func(c *court) {
+				c.grant(token(4), "b/1")
+				c.Asked(force)
+				c.pass(lease.EndExpired, token(5), "a/1")
+				c.end(lease.EndForced)
+			},
+		},
+		{
 			"forgotten while it was held", "S5",
 			func(c *court) { c.grant(token(5), "a/1"); c.forget() },
 			func(c *court) { c.grant(token(5), "a/1"); c.end(lease.EndExpired); c.forget() },

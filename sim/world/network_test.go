@@ -323,6 +323,28 @@ func TestFaultsAddUp(t *testing.T) {
 	}
 }
 
+// A fault may spread packets out that the link would carry alike.
+func TestFaultWithJitter(t *testing.T) {
+	x := newWired(1, world.Quality{Delay: second})
+	x.net.Add(&world.Fault{Hits: between(x.a, x.b), Quality: world.Quality{Jitter: second}})
+	const packets = 1000
+	var jitter time.Duration
+	for range packets {
+		x.send(x.a, x.b)
+		x.send(x.b, x.a)
+	}
+	x.Run(time.Hour)
+	for n, at := range x.arrivals {
+		if n%2 == 0 && at[0] != second || at[0] < second {
+			t.Fatalf("packet %d arrived at %v", n, at)
+		}
+		jitter += at[0] - second
+	}
+	if mean := jitter / packets; mean < second*8/10 || mean > second*13/10 {
+		t.Errorf("the mean of the jitter is %v", mean)
+	}
+}
+
 func TestTap(t *testing.T) {
 	x := newWired(1, world.Quality{Loss: 1000})
 	var heard []string
