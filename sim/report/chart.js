@@ -214,10 +214,11 @@ function drawTold({ g, x }, row, y) {
   g.fillStyle = colours.ink;
   for (const e of row.events) {
     if (e.kind !== 'fault' && e.kind !== 'operator' || e.at < seen.from || e.at > seen.to) continue;
-    const at = x(e.at) + 3, text = e.text.replace(/^(fault|operator): (at \S+ (for \S+ )?)?/, '');
+    const text = e.text.replace(/^(fault|operator): (at \S+ (for \S+ )?)?/, ''), w = g.measureText(text).width;
+    const at = Math.min(x(e.at) + 3, chart.clientWidth - w - 4);
     if (at < free) continue;
     g.fillText(text, at, y + 8.5);
-    free = at + g.measureText(text).width + 8;
+    free = at + w + 8;
   }
 }
 
