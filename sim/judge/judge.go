@@ -208,6 +208,8 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		j.violation("D1", "a record of %s was committed that cannot be read: %v", name, err)
 		return
 	}
+	told := &j.log[len(j.log)-1]
+	told.token, told.held = rec.Token, rec.Held
 	by := request{name, rec.Holder.Principal, rec.RequestID}
 	r.passed = r.passed[:0]
 	was := *r

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
 )
@@ -15,6 +16,8 @@ type logged struct {
 	index    int // in its change
 	resource lease.Resource
 	removed  bool
+	token    fence.Token // of the record
+	held     bool
 }
 
 // Watch follows what one watcher is told.
@@ -58,6 +61,10 @@ func (w *Watch) Told(ev quorum.WatchEvent) {
 		j.violation("S10", "%s was told a change of %s at revision %d, and the next one is of %s at %d", w.name, ev.Lease.Resource, ev.Lease.Revision, want.resource, want.revision)
 		w.synced = false // one report is enough
 		return
+	}
+	if held := ev.Lease.State == lease.Held || ev.Lease.State == lease.Ending; !want.removed && (want.token != ev.Lease.Token || want.held != held) {
+		j.violation("S10", "%s was told of %s under %v (held: %v) at revision %d, where it is under %v (held: %v)",
+			w.name, want.resource, ev.Lease.Token, held, want.revision, want.token, want.held)
 	}
 	w.at++
 }

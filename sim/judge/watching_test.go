@@ -56,6 +56,33 @@ func TestWatchersAreToldEverythingInOrder(t *testing.T) {
 	})
 }
 
+func TestWatchersAreToldWhatIs(t *testing.T) {
+	told := func(change func(info *lease.Info)) func(c *court) {
+		return func(c *court) {
+			w := c.Watch("w1", "")
+			w.Synced(0)
+			c.grant(token(5), "a/1")
+			ev := changed(jobs, 1)
+			ev.Lease.Token, ev.Lease.State = token(5), lease.Held
+			change(&ev.Lease)
+			w.Told(ev)
+			c.end(lease.EndExpired)
+			ev = changed(jobs, 2)
+			ev.Lease.Token, ev.Lease.State = token(5), lease.Free
+			w.Told(ev)
+		}
+	}
+	same := told(func(*lease.Info) {})
+	try(t, []twin{
+		{"another token", "S10", told(func(info *lease.Info) { info.Token-- }), same},
+		{"free, where it is held", "S10", told(func(info *lease.Info) { info.State = lease.Free }), same},
+		{
+			"in no state", "S10", told(func(info *lease.Info) { info.State = 0 }),
+			told(func(info *lease.Info) { info.State = lease.Ending }),
+		},
+	})
+}
+
 func TestWatchersOfTwoLineages(t *testing.T) {
 	history := func(then func(c *court, w *judge.Watch)) func(c *court) {
 		return func(c *court) {
