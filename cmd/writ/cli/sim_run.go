@@ -96,6 +96,7 @@ func (a *app) simRunCommand(s *simulator, b build) *cobra.Command {
 	var c choice
 	var f files
 	var hours float64
+	var thorough bool
 	cmd := &cobra.Command{
 		Use: "run", Short: "Simulate a drawn plan or a scenario",
 		Long: `Simulate the plan that is drawn from --seed, or a scenario. With --hours, go through the seeds from --seed on until so many
@@ -110,6 +111,9 @@ run that broke a promise, if there is one. One seed of a hundred is run twice, a
 				return err
 			}
 			if !cmd.Flags().Changed("hours") {
+				if thorough {
+					return lease.Invalid("--require-marks", "is of sweeps", "give --hours, or leave it out")
+				}
 				p, command, err := c.plan(s, c.seed)
 				if err != nil {
 					return err
@@ -120,7 +124,7 @@ run that broke a promise, if there is one. One seed of a hundred is run twice, a
 				return lease.Invalid("--hours", fmt.Sprintf("is %g", hours), "use a positive number, such as 0.5")
 			}
 			c.seeded = true
-			w := &sweep{app: a, simulator: s, choice: c, files: f, build: b, hours: hours}
+			w := &sweep{app: a, simulator: s, choice: c, files: f, build: b, hours: hours, thorough: thorough}
 			return w.run(cmd.Context())
 		},
 	}
@@ -128,6 +132,7 @@ run that broke a promise, if there is one. One seed of a hundred is run twice, a
 	f.flags(cmd.Flags(), "the run")
 	cmd.Flags().StringVar(&c.scenario, "scenario", "", "the name of a scenario that is built in, or a file with one")
 	cmd.Flags().Float64Var(&hours, "hours", 0, "how many simulated hours to go through")
+	cmd.Flags().BoolVar(&thorough, "require-marks", false, "with --hours, fail if a situation that runs mark was never reached")
 	complete(cmd, s)
 	return cmd
 }

@@ -22,7 +22,8 @@ type sweep struct {
 	choice
 	files
 	build
-	hours float64
+	hours    float64
+	thorough bool // a mark that is not reached fails the sweep
 }
 
 // sum is what came of a sweep, as data.
@@ -83,6 +84,10 @@ func (w *sweep) run(ctx context.Context) error {
 		return err
 	}
 	if failed > 0 {
+		return errBroken
+	}
+	if w.thorough && len(total.Unreached) > 0 {
+		w.say("%d marks were not reached: the sweep says nothing about %s", len(total.Unreached), strings.Join(total.Unreached, ", "))
 		return errBroken
 	}
 	return nil

@@ -97,6 +97,7 @@ func TestSimMisunderstandings(t *testing.T) {
 		"run --hours x":                     `--hours is "x"; use a number, such as 0.5`,
 		"run --hours 0":                     "--hours is 0; use a positive number, such as 0.5",
 		"run --hours NaN":                   "--hours is NaN; use a positive number, such as 0.5",
+		"run --require-marks":               "--require-marks is of sweeps; give --hours, or leave it out",
 		"run --store etcd":                  `--store is "etcd"; use raft or fast`,
 		"run --duration 1ms":                "--duration is 1ms; use 1s to 24h0m0s",
 		"run --scenario stormy":             `--scenario "stormy" is unknown; use one of calm, or a file`,
@@ -183,6 +184,14 @@ func TestSimSweep(t *testing.T) {
 		t.Error(err)
 	}
 	if r := writSim(t.Context(), toy(), "run", "--scenario", "calm", "--hours", "0.1"); r.code != 0 || !strings.Contains(r.stdout, "seeds        3 from 1 on\n") || !strings.Contains(r.stdout, "not reached  take-over\n") {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// A sweep that lacks a mark fails where that is asked for.
+func TestSimRequiredMarks(t *testing.T) {
+	r := writSim(t.Context(), toy(), "run", "--scenario", "calm", "--hours", "0.1", "--require-marks")
+	if r.code != 1 || !strings.Contains(r.stdout, "outcome      clean\n") || r.stderr != "writ: 1 marks were not reached: the sweep says nothing about take-over\n" {
 		t.Errorf("got %+v", r)
 	}
 }
