@@ -180,7 +180,7 @@ func (r *run) network(f plan.Fault, a, b []*world.Process) func() {
 	case plan.Lossy:
 		fault.Loss = f.Amount
 	case plan.Duplicate:
-		fault.Quality.Duplicate = f.Amount
+		fault.Duplicate = f.Amount
 	default:
 		fault.Delay, fault.Jitter = f.By, f.By/4
 	}
@@ -246,6 +246,7 @@ func (r *run) harm(f plan.Fault, p *world.Process) (end func()) {
 		p.Clock.JumpWall(f.By)
 		r.story.band([]*world.Process{p}, trace.BandClock, f.String())()
 		return nil
+	default: // it stands still, below
 	}
 	if p.Paused() || !p.Up() {
 		return nil
@@ -291,6 +292,7 @@ func (r *run) disk(f plan.Fault, n *node) (end func()) {
 			ended()
 			n.start()
 		}
+	default: // it is lost, below
 	}
 	n.crash()
 	disk.Wipe()

@@ -8,7 +8,6 @@ import (
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
-	"github.com/writ-io/writ/lease/clock"
 	"github.com/writ-io/writ/quorum"
 	"github.com/writ-io/writ/sim/plan"
 	"github.com/writ-io/writ/sim/store"
@@ -352,9 +351,4 @@ func (n *node) reach(there func() bool, revision int64, do func()) {
 		return
 	}
 	n.reached = append(n.reached, reaching{revision, do})
-}
-
-// at is T at an instant of the node's clock that has passed.
-func (n *node) at(i clock.Instant) time.Duration {
-	return n.run.world.Now() - n.process.Clock.Now().Sub(i)
 }

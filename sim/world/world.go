@@ -65,7 +65,8 @@ func (w *World) Step() bool {
 	}
 	w.now = e.at
 	w.events++
-	w.Note(uint64(e.at) ^ e.sequence<<1)
+	w.Note(uint64(e.at))
+	w.Note(e.sequence)
 	t.happen()
 	return true
 }
