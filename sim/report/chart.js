@@ -253,7 +253,7 @@ function drawCrossed({ g, visible, cover, hit }, row, y, believed, bottom) {
     hatch(g, left, y + 20, wide, believed - y - 20, colours.bad, 8, true);
     g.strokeStyle = colours.bad;
     g.lineWidth = 1;
-    g.strokeRect(left + .5, y + 20.5, wide - 1, bottom - y - 21);
+    if (w > 4) g.strokeRect(left + .5, y + 20.5, wide - 1, bottom - y - 21);
     hit(left, y + 8, Math.max(wide, 6), 13, o.from, o.lanes[1],
       laneName(o.lanes[0]) + ' and ' + laneName(o.lanes[1]) + ' both believe to hold it\n' + exact(o.from) + ' – ' + exact(o.to) + ' (' + span(o.to - o.from) + ')');
     g.fillStyle = colours.bad;

@@ -36,11 +36,14 @@ function showViolation(i) {
   centre(v.at);
   el('live').textContent = v.invariant + ' is broken at ' + exact(v.at) + ': ' + v.text;
 }
-// beginAtViolation opens the page where the first promise broke: nearer than the whole of a long run.
+// beginAtViolation opens the page where the first promise broke: nearer than the whole of a long run, and with the resource in
+// sight that two believed in.
 function beginAtViolation() {
   const v = data.violations[0], id = nearest(v.at, -1);
   if (id >= 0) choose(id, false);
   if (data.simulated > 180 * second) show(v.at - 45 * second, v.at + 45 * second);
+  const row = rows.find(r => r.crossed && r.crossed.some(o => Math.abs(o.from - v.at) < second));
+  if (row && row.until > scroll.clientHeight) scroll.scrollTop = Math.min(row.y, row.until + 8 - scroll.clientHeight);
 }
 data.violations.forEach((v, i) => {
   const item = document.createElement('li'), button = document.createElement('button');
