@@ -200,9 +200,9 @@ func (c *client) call(command lease.Command, limit time.Duration, done func(repl
 	c.run.judge.Asked(command)
 	n := c.nodes[c.tour%len(c.nodes)]
 	c.run.story.asks(c.process, n.name(), command)
-	over := false
+	over, life := false, c.process.Life()
 	answered := func(r lease.Reply) {
-		if over {
+		if over || c.process.Life() != life { // an answer finds its connection gone
 			return
 		}
 		over = true

@@ -302,8 +302,7 @@ func (r *run) disk(f plan.Fault, n *node) (end func()) {
 	}
 }
 
-// leastRollback is how old an image of a disk is at least that is put back: a witness takes note of the log every five
-// seconds, of how far it was five seconds before. What happens in between is beyond its notice.
+// leastRollback is how old an image of a disk is at least that is put back.
 const leastRollback = 15 * time.Second
 
 // scheduleOldDisk takes the image in its time, so that it can be put back.
@@ -323,7 +322,13 @@ func (r *run) scheduleOldDisk(f plan.Fault) {
 				continue
 			}
 			n.crash()
-			r.store.Disk(n.process).PutBack(images[n])
+			disk := r.store.Disk(n.process)
+			present := disk.Image()
+			if disk.PutBack(images[n]); !n.noticesDisk() {
+				// A witness takes note of the log every five seconds, of how far it was five seconds before. A disk that lost
+				// only what came since cannot be told from a sound one, and nothing is promised for it.
+				disk.PutBack(present)
+			}
 			r.world.After(f.For, n.start)
 		}
 	})

@@ -72,10 +72,9 @@ func (n *node) start() {
 		return
 	}
 	disk := n.run.store.Disk(n.process)
-	term, index := disk.Holds()
-	if w := quorum.WitnessFromRecord(n.witness); w.MemberID != 0 && w.AheadOf(quorum.LogEnd{RaftTerm: term, LastIndex: index}) {
+	if n.noticesDisk() {
 		n.run.mark(MarkStartRefused)
-		n.run.story.event(n.process, trace.EventFault, "refuses to start: its log ends at %d in raft term %d, and its witness has seen %d in term %d", index, term, w.AppliedIndex, w.RaftTerm)
+		n.run.story.event(n.process, trace.EventFault, "refuses to start: its log is older than its witness")
 		n.run.oper.replace(n)
 		return
 	}
@@ -112,13 +111,21 @@ func (n *node) start() {
 	n.every(houseEvery, n.keepHouse)
 }
 
+// noticesDisk says whether the node's witness has seen more of its log than its disk holds.
+func (n *node) noticesDisk() bool {
+	term, index := n.run.store.Disk(n.process).Holds()
+	w := quorum.WitnessFromRecord(n.witness)
+	return w.MemberID != 0 && w.AheadOf(quorum.LogEnd{RaftTerm: term, LastIndex: index})
+}
+
 // Intervals as in production.
 const (
 	witnessEvery = 5 * time.Second
 	houseEvery   = time.Second
 	compactEvery = 30 * time.Second
 	retryEvery   = 50 * time.Millisecond
-	// tokenBlock and keepRevisions are little, so that runs come to the end of a block, and watchers too late.
+	// tokenBlock is so little that coordinators reserve one block after the other, and keepRevisions so that watchers come
+	// too late at times.
 	tokenBlock    = 64
 	keepRevisions = 200
 )

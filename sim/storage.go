@@ -79,6 +79,9 @@ func (s *storage) append(c *client, name lease.Resource, token fence.Token) {
 		}
 		base := s.list(name).current
 		s.run.net.Send(s.process, c.process, func() {
+			if c.caller.Instance != connection {
+				return // whoever asked is gone
+			}
 			made := &version{base: base, element: fmt.Sprintf("%s#%d", connection, number)}
 			s.run.net.Send(c.process, s.process, func() { s.write(c, connection, name, token, number, made) })
 		})

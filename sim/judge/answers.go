@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -142,22 +143,37 @@ func (j *Judge) Believes(who string, name lease.Resource, token fence.Token, unt
 }
 
 // alone checks a belief against everybody else's, and against what has been committed.
-func (j *Judge) alone(r *resource, b belief) {
+func (j *Judge) alone(r *resource, b belief) (ok bool) {
 	now := j.now()
+	ok = true
 	r.believers = slices.DeleteFunc(r.believers, func(o belief) bool { return o.until <= now && o != b })
 	for _, o := range r.believers {
 		if o.who != b.who || o.token != b.token {
-			j.violation("S4", "%s believes in %s under %v until %v while %s believes in it under %v until %v", b.who, r.name, b.token, b.until, o.who, o.token, o.until)
+			ok = false
+			j.violation("S4", "%s %s while %s believes in it under %v until %v", b.who, b.says(r, now), o.who, o.token, o.until)
 		}
 	}
 	if end, over := r.ended[b.token]; over && b.until > end {
-		j.violation("S4", "%s believes in %s under %v until %v, whose end was committed at %v", b.who, r.name, b.token, b.until, end)
+		ok = false
+		j.violation("S4", "%s %s, whose end was committed at %v", b.who, b.says(r, now), end)
 	}
+	return ok
+}
+
+// says puts a belief into words.
+func (b belief) says(r *resource, now time.Duration) string {
+	if b.until == now+1 {
+		return fmt.Sprintf("works on %s under %v", r.name, b.token)
+	}
+	return fmt.Sprintf("believes in %s under %v until %v", r.name, b.token, b.until)
 }
 
 // Works takes in that a client acts in the belief that it holds a lease, having looked at its clock this very moment.
 func (j *Judge) Works(who string, name lease.Resource, token fence.Token) {
-	j.alone(j.resource(name), belief{who, token, j.now() + 1})
+	r, b := j.resource(name), belief{who, token, j.now() + 1}
+	if reported := slices.Contains(r.overlaps, token); !reported && !j.alone(r, b) {
+		r.overlaps = append(r.overlaps, token) // once is enough
+	}
 }
 
 // Overran takes in that work went on after the local deadline of its lease although its process was running all the time.

@@ -70,6 +70,7 @@ type resource struct {
 	released  map[fence.Token]bool          // its holder asked for that
 	forced    map[fence.Token]bool          // an operator asked for that
 	believers []belief
+	overlaps  []fence.Token // of work that was reported
 }
 
 // request names one acquisition.
