@@ -90,7 +90,7 @@ var Registry = []Mutant{
 		Needs: "a holder that reaches nobody for a TTL, and somebody who waits",
 	},
 	{
-		ID: FreezeUnnoticed, Kills: []string{"S4"},
+		ID: FreezeUnnoticed, Kills: []string{"S4"}, Scenario: "frozen-holder",
 		What:  "A jump between the clock and the time of day raises no suspicion.",
 		Needs: "a holder whose clock misses more than a TTL while its time of day does not, and somebody who waits",
 	},
@@ -160,7 +160,7 @@ var Registry = []Mutant{
 		Needs: "a takeover by a node whose view lags behind",
 	},
 	{
-		ID: ExpiryAtTakeover, Kills: []string{"S4"},
+		ID: ExpiryAtTakeover, Kills: []string{"S4"}, Scenario: "takeover-after-renewal",
 		What:  "A new coordinator gives leases half of their TTL.",
 		Needs: "a takeover shortly after a renewal, a holder that reaches nobody then, and somebody who waits",
 	},
@@ -200,7 +200,7 @@ var Registry = []Mutant{
 		Needs: "a resource whose record is forgotten after its retention and that is granted again",
 	},
 	{
-		ID: EarlyExpiry, Kills: []string{"S4"},
+		ID: EarlyExpiry, Kills: []string{"S4"}, Scenario: "drift",
 		What:  "A lease expires when nine tenths of its TTL have passed.",
 		Needs: "a holder that reaches nobody after a grant or a renewal, and somebody who waits",
 	},

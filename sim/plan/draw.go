@@ -40,7 +40,8 @@ type DrawOptions struct {
 // Draw makes a valid plan with that seed. Every plan leaves out some kinds of faults and some features, chosen at random:
 // what often happens together hides what happens when something is missing.
 //
-// All clients together are to make about 50 operations per simulated second; storage writes do not count.
+// All clients together are to make about 50 operations per simulated second, a fifth of that on the fast store; storage
+// writes do not count.
 func Draw(seed uint64, s Source, o DrawOptions) Plan {
 	d := &drawing{source: s, plan: Plan{
 		Seed:      seed,
@@ -164,12 +165,21 @@ func (d *drawing) nodes() {
 // wait for an answer. Faults, waiting and distances leave about 50 of them.
 const wantedRate = 80
 
+// fastQuiet is by how much less there is to do on the fast store: its runs are for many seeds, which differ in what goes
+// wrong, and not for much work in each.
+const fastQuiet = 5
+
 func (d *drawing) clients() {
 	p := &d.plan
 	count, resourceCount := d.int("clients", 3, 8), d.int("resources", 1, 4)
 	holders := min(count, resourceCount)
 	// pace is how often each of the holders has to do something.
 	pace := time.Duration(holders) * time.Second / wantedRate
+	quiet := 1
+	if p.Store == Fast {
+		quiet = fastQuiet
+	}
+	pace *= time.Duration(quiet)
 	checkpoints, several := d.one("checkpoints", 4) > 0, d.yes("several resources", 2)
 	priorities, impatience, leave, try := d.yes("priorities", 3), d.yes("impatience", 3), d.yes("leave", 3), d.yes("try", 2)
 	shortest := 2
@@ -182,7 +192,7 @@ func (d *drawing) clients() {
 			Region: d.regions[d.one("client region", len(d.regions))],
 			PPM:    d.ppm(),
 			TTL:    time.Duration(d.int("ttl", shortest, 30)) * time.Second,
-			Write:  d.ms("write", 20, 500),
+			Write:  d.ms("write", 20*quiet, 500*quiet),
 		}
 		firstResource, more := d.one("resource", resourceCount), 0
 		if several {
