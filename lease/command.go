@@ -61,6 +61,9 @@ type Checkpoint struct {
 	Caller
 	Ref
 	Data []byte
+	// Sequence orders the checkpoints of one grant: one that does not come after the newest that was stored changes nothing,
+	// so that an attempt which was given up and arrives late cannot undo a later one. 0: stored in any case.
+	Sequence uint64
 }
 
 // MaxReasonBytes bounds ForceRelease.Reason.

@@ -53,6 +53,8 @@ type Hold struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
+	checkpoints atomic.Uint64 // calls of Checkpoint
+
 	until     atomic.Int64 // end of belief, 0 while there is none; written under the shell's mu
 	contended chan struct{}
 
@@ -145,12 +147,14 @@ func (h *Hold) Verify(ctx context.Context) error {
 	}
 }
 
-// Checkpoint stores state for the next holder, who gets it with the grant: up to [MaxCheckpointBytes]; empty data removes
+// Checkpoint stores state for the next holder, who gets it with the grant. Checkpoints take effect in the order of the calls: an
+// attempt that comes late does not undo a later one. Data is up to [MaxCheckpointBytes]; empty data removes
 // it. Errors: *[LostError] if the lease is over, also when this call found that out; INVALID, LIMIT or DENIED; otherwise
 // why the outcome is not known, when ctx ends or the lease runs out.
 func (h *Hold) Checkpoint(ctx context.Context, data []byte) error {
 	request := &writv1.CheckpointRequest{
 		Resource: string(h.grant.Resource), Token: uint64(h.grant.Token), Data: data, Instance: h.client.cfg.Instance,
+		Sequence: h.checkpoints.Add(1),
 	}
 	return h.call(ctx, "checkpoint", func(ctx context.Context, e *dialEndpoint) error {
 		_, err := e.lease.Checkpoint(ctx, request)

@@ -26,6 +26,8 @@ type Record struct {
 	Outcomes  []Outcome // how the last requests ended, oldest first
 	// HasCheckpoint says that a checkpoint stands beside the record.
 	HasCheckpoint bool
+	// CheckpointSequence is that of the newest checkpoint stored under Token.
+	CheckpointSequence uint64
 }
 
 // MaxOutcomes is how many ended requests a record remembers.

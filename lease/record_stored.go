@@ -36,6 +36,7 @@ const (
 	fieldOutcomes
 	fieldHasCheckpoint
 	fieldPriority
+	fieldCheckpointSequence
 )
 
 // The fields of writ.v1.RequestOutcome.
@@ -76,7 +77,8 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		b = appendNumber(b, outcomeEnd, uint64(o.End))
 	}
 	b = appendNumber(b, fieldHasCheckpoint, protowire.EncodeBool(r.HasCheckpoint))
-	return appendNumber(b, fieldPriority, uint64(r.Priority)), nil
+	b = appendNumber(b, fieldPriority, uint64(r.Priority))
+	return appendNumber(b, fieldCheckpointSequence, r.CheckpointSequence), nil
 }
 
 var errNotText = errors.New("a text is not valid UTF-8")
@@ -120,6 +122,9 @@ func (r *Record) Size() int {
 	if !r.GrantedAt.IsZero() {
 		n += numberSize(uint64(r.GrantedAt.UnixMilli()))
 	}
+	if r.CheckpointSequence != 0 {
+		n += 1 + numberSize(r.CheckpointSequence) // its tag takes two bytes
+	}
 	for i := range r.Outcomes {
 		n += 1 + protowire.SizeBytes(r.Outcomes[i].size())
 	}
@@ -130,7 +135,7 @@ func (o *Outcome) size() int {
 	return textSize(string(o.Principal)) + textSize(o.RequestID) + numberSize(uint64(o.Token)) + numberSize(uint64(o.End))
 }
 
-// Tags take one byte: fields 1 to 15.
+// Tags take one byte: fields 1 to 15, all but one.
 
 func textSize[T string | []byte](v T) int {
 	if len(v) == 0 {
@@ -190,6 +195,8 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 			rec.HasCheckpoint = protowire.DecodeBool(read.number())
 		case fieldPriority:
 			rec.Priority = int32(read.number())
+		case fieldCheckpointSequence:
+			rec.CheckpointSequence = read.number()
 		default:
 			read.skip()
 		}
@@ -227,7 +234,7 @@ func (f *recordReader) next() bool {
 	if f.err != nil || f.at == len(f.data) {
 		return false
 	}
-	if tag := f.data[f.at]; 1<<3 <= tag && tag < 1<<7 { // one byte, as that of every known field
+	if tag := f.data[f.at]; 1<<3 <= tag && tag < 1<<7 { // one byte, as that of nearly every known field
 		f.field, f.wire = protowire.DecodeTag(uint64(tag))
 		f.at++
 		return true

@@ -23,7 +23,7 @@ func asMessage(r lease.Record) *writv1.LeaseRecord {
 		Resource: string(r.Resource), Token: uint64(r.Token), Held: r.Held, Ending: r.Ending,
 		Principal: string(r.Holder.Principal), Instance: r.Holder.Instance, Region: r.Holder.Region,
 		RequestId: r.RequestID, Priority: r.Priority, TtlMs: r.TTL.Milliseconds(),
-		Metadata: r.Metadata, End: int32(r.End), HasCheckpoint: r.HasCheckpoint,
+		Metadata: r.Metadata, End: int32(r.End), HasCheckpoint: r.HasCheckpoint, CheckpointSequence: r.CheckpointSequence,
 	}
 	if !r.GrantedAt.IsZero() {
 		m.GrantedAtUnixMs = r.GrantedAt.UnixMilli()
@@ -41,7 +41,7 @@ func asRecord(m *writv1.LeaseRecord) lease.Record {
 		Resource: lease.Resource(m.Resource), Token: fence.Token(m.Token), Held: m.Held, Ending: m.Ending,
 		Holder:    lease.Holder{Principal: lease.Principal(m.Principal), Instance: m.Instance, Region: m.Region},
 		RequestID: m.RequestId, Priority: m.Priority, TTL: time.Duration(m.TtlMs) * time.Millisecond,
-		Metadata: m.Metadata, End: lease.End(m.End), HasCheckpoint: m.HasCheckpoint,
+		Metadata: m.Metadata, End: lease.End(m.End), HasCheckpoint: m.HasCheckpoint, CheckpointSequence: m.CheckpointSequence,
 	}
 	if m.GrantedAtUnixMs != 0 {
 		r.GrantedAt = time.UnixMilli(m.GrantedAtUnixMs).UTC()

@@ -28,6 +28,7 @@ func drawRecord(t *rapid.T) lease.Record {
 		TTL:      time.Duration(rapid.Int64Range(lease.MinTTL.Milliseconds(), lease.MaxTTL.Milliseconds()).Draw(t, "ttl")) * time.Millisecond,
 		Metadata: rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "metadata"),
 		End:      lease.End(rapid.IntRange(0, int(lease.EndForced)).Draw(t, "end")), HasCheckpoint: rapid.Bool().Draw(t, "checkpoint"),
+		CheckpointSequence: rapid.SampledFrom([]uint64{0, 1, 127, 128, math.MaxUint64}).Draw(t, "checkpoint sequence"),
 	}
 	if r.Held || rapid.Bool().Draw(t, "granted before") {
 		r.Token = drawRecordToken(t)

@@ -134,6 +134,7 @@ type entry struct {
 type extra struct {
 	metadata   []byte
 	checkpoint []byte
+	sequence   uint64 // of the newest checkpoint under the present or last grant
 	outcomes   []Outcome
 	queue      []*waiter // by priority, then arrival
 }
@@ -190,7 +191,7 @@ func (e *entry) record() Record {
 		HasCheckpoint: e.hasCheckpoint,
 	}
 	if e.extra != nil {
-		r.Metadata = e.extra.metadata
+		r.Metadata, r.CheckpointSequence = e.extra.metadata, e.extra.sequence
 	}
 	return r
 }
@@ -239,8 +240,8 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 	if !rec.GrantedAt.IsZero() {
 		e.grantedMs = rec.GrantedAt.UnixMilli()
 	}
-	if len(rec.Metadata) > 0 || len(rec.Outcomes) > 0 || len(checkpoint) > 0 {
-		e.extra = &extra{metadata: rec.Metadata, checkpoint: checkpoint, outcomes: rec.Outcomes}
+	if len(rec.Metadata) > 0 || len(rec.Outcomes) > 0 || len(checkpoint) > 0 || rec.CheckpointSequence > 0 {
+		e.extra = &extra{metadata: rec.Metadata, checkpoint: checkpoint, sequence: rec.CheckpointSequence, outcomes: rec.Outcomes}
 	}
 	t.entries[rec.Resource] = e
 	if e.held && e.token.Epoch() != t.epoch {

@@ -224,7 +224,10 @@ func (l *ledger) keep(r lease.Request, c lease.Checkpoint) {
 		return
 	}
 	x := l.leases[c.Resource]
-	x.checkpoint, x.rec.HasCheckpoint = slices.Clone(c.Data), len(c.Data) > 0
+	if c.Sequence == 0 || c.Sequence > x.rec.CheckpointSequence {
+		x.checkpoint, x.rec.HasCheckpoint = slices.Clone(c.Data), len(c.Data) > 0
+		x.rec.CheckpointSequence = max(x.rec.CheckpointSequence, c.Sequence)
+	}
 	l.answer(r.ID, "done")
 }
 

@@ -126,7 +126,7 @@ func (w *tableWorld) drawRelease(t *rapid.T) {
 func (w *tableWorld) drawCheckpoint(t *rapid.T) {
 	who, ref := w.drawRef(t)
 	data := rapid.SampledFrom([][]byte{nil, []byte("slot 7"), []byte(strings.Repeat("k", 2000)), make([]byte, lease.MaxCheckpointBytes+1)}).Draw(t, "data")
-	w.request(t, lease.Checkpoint{Caller: who, Ref: ref, Data: data})
+	w.request(t, lease.Checkpoint{Caller: who, Ref: ref, Data: data, Sequence: rapid.Uint64Range(0, 5).Draw(t, "sequence")})
 }
 
 func (w *tableWorld) drawForce(t *rapid.T) {

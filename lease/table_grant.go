@@ -143,7 +143,7 @@ func (t *Table) grant(m Moment, e *entry, w waiter) {
 		e.grantedMs = m.Wall.UnixMilli()
 	}
 	if len(c.Metadata) > 0 || e.extra != nil {
-		e.more().metadata = c.Metadata
+		e.more().metadata, e.more().sequence = c.Metadata, 0
 	}
 	t.count(e, 1)
 	e.deadline = deadline(w.intake, c.TTL)

@@ -128,7 +128,11 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 		t.refuse(r.ID, err)
 		return
 	}
-	e.more().checkpoint = c.Data
+	if overtaken := c.Sequence != 0 && c.Sequence <= e.more().sequence; overtaken && !mutant.On(mutant.CheckpointOvertakes) {
+		t.reply(r.ID, nil)
+		return
+	}
+	e.more().checkpoint, e.more().sequence = c.Data, max(c.Sequence, e.more().sequence)
 	e.hasCheckpoint = len(c.Data) > 0
 	if !e.dirtyCheck {
 		e.dirtyCheck = true

@@ -25,7 +25,7 @@ import (
 //	gone WHO ID                             nobody waits for that answer any more
 //	renew WHO NAME@TOKEN…
 //	release NAME@TOKEN WHO
-//	checkpoint NAME@TOKEN WHO DATA
+//	checkpoint NAME@TOKEN WHO DATA [sequence=N]
 //	force NAME[@TOKEN] WHO [now]
 //	inspect NAME[@TOKEN] WHO
 //	advance D                               the coordinator does what is due as it becomes due
@@ -157,7 +157,7 @@ func (d *tableDriver) request(name string, plain []string, options map[string]st
 	case "release":
 		return plain[1], Release{Caller: d.caller(plain[1]), Ref: d.ref(plain[0])}
 	case "checkpoint":
-		return plain[1], Checkpoint{Caller: d.caller(plain[1]), Ref: d.ref(plain[0]), Data: []byte(plain[2])}
+		return plain[1], Checkpoint{Caller: d.caller(plain[1]), Ref: d.ref(plain[0]), Data: []byte(plain[2]), Sequence: uint64(d.number(options["sequence"]))}
 	case "force":
 		return plain[1], ForceRelease{Caller: d.caller(plain[1]), Ref: d.ref(plain[0]), Now: slices.Contains(plain, "now")}
 	case "inspect":

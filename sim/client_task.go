@@ -26,10 +26,11 @@ type task struct {
 	op       *sampled
 
 	// The lease.
-	hold  lease.KeeperID
-	token fence.Token
-	until clock.Instant // of belief; 0: not to be believed now
-	grant uint64        // counts leases, so that timers of an earlier one are told apart
+	hold        lease.KeeperID
+	token       fence.Token
+	until       clock.Instant // of belief; 0: not to be believed now
+	checkpoints uint64        // sent under it
+	grant       uint64        // counts leases, so that timers of an earlier one are told apart
 }
 
 type phase uint8
@@ -155,7 +156,7 @@ func (t *task) granted(command lease.Acquire, g *lease.Grant, sent clock.Instant
 	c.run.latency.add(c.run.world.Now() - t.began)
 	c.run.story.event(c.process, trace.EventAnswer, "is granted %s under %v", t.resource, g.Token)
 	t.grant++
-	t.phase, t.token = working, g.Token
+	t.phase, t.token, t.checkpoints = working, g.Token, 0
 	c.lastID++
 	t.hold = c.lastID
 	c.holds[t.hold] = t
@@ -301,9 +302,10 @@ const readEvery = 2 * time.Second
 // checkpoint stores state for the next holder.
 func (t *task) checkpoint() {
 	c := t.client
+	t.checkpoints++
 	data := t.id + " at " + decimal(uint64(c.run.world.Now()))
 	op := c.run.sample.storing(t, data)
-	command := lease.Checkpoint{Caller: c.caller, Ref: lease.Ref{Resource: t.resource, Token: t.token}, Data: []byte(data)}
+	command := lease.Checkpoint{Caller: c.caller, Ref: lease.Ref{Resource: t.resource, Token: t.token}, Data: []byte(data), Sequence: t.checkpoints}
 	hold := t.hold
 	c.call(command, c.spec.TTL/3, func(reply lease.Reply, ok bool) {
 		c.run.sample.answered(op, reply, ok)

@@ -236,7 +236,7 @@ func (s *leaseService) Checkpoint(ctx context.Context, req *writv1.CheckpointReq
 	if err != nil {
 		return nil, err
 	}
-	cmd := lease.Checkpoint{Caller: s.caller(ctx, req.GetInstance()), Ref: ref, Data: req.GetData()}
+	cmd := lease.Checkpoint{Caller: s.caller(ctx, req.GetInstance()), Ref: ref, Data: req.GetData(), Sequence: req.GetSequence()}
 	return decide(ctx, s.forwarder, manner{}, func(ctx context.Context) (*writv1.CheckpointResponse, error) {
 		if err := s.quorum.Checkpoint(ctx, cmd); err != nil {
 			return nil, err

@@ -149,7 +149,7 @@ func (s leases) Checkpoint(_ context.Context, r *writv1.CheckpointRequest) (*wri
 		return nil, lease.Invalid("data", "is too long", "use at most 64 KiB")
 	}
 	return &writv1.CheckpointResponse{}, s.node.quorum.checkpoint(lease.Checkpoint{
-		Caller: caller(r.GetInstance()), Ref: ref, Data: r.GetData(),
+		Caller: caller(r.GetInstance()), Ref: ref, Data: r.GetData(), Sequence: r.GetSequence(),
 	})
 }
 

@@ -25,7 +25,7 @@ func (j *Judge) Asked(command lease.Command) {
 		r.forced[r.token] = true // whichever there is; the one after it would have to be asked for anew
 		r.forced[c.Token] = true
 	case lease.Checkpoint:
-		j.checkpoints[string(c.Data)] = c.Token
+		j.checkpoints[string(c.Data)] = order{c.Token, c.Sequence}
 	case lease.Acquire, lease.Renew, lease.Inspect:
 	}
 }

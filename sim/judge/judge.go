@@ -36,8 +36,8 @@ type Judge struct {
 	requests  map[request]*asked
 	tokens    map[lease.Ref]grant  // every grant that was committed, in any lineage
 	promised  map[fence.Token]bool // grants that an answer said were not made
-	// checkpoints tells under which token each was asked to be stored. No two are alike.
-	checkpoints map[string]fence.Token
+	// checkpoints tells under which token, and as the how manieth of it, each was asked to be stored. No two are alike.
+	checkpoints map[string]order
 
 	lineage  int
 	revision int64 // the newest commit of this lineage
@@ -66,11 +66,12 @@ type resource struct {
 	outcomes  []lease.Outcome
 	regranted bool
 
-	ended     map[fence.Token]time.Duration // T at which the end of a grant was committed
-	released  map[fence.Token]bool          // its holder asked for that
-	forced    map[fence.Token]bool          // an operator asked for that
-	believers []belief
-	overlaps  []fence.Token // of work that was reported
+	ended      map[fence.Token]time.Duration // T at which the end of a grant was committed
+	released   map[fence.Token]bool          // its holder asked for that
+	forced     map[fence.Token]bool          // an operator asked for that
+	believers  []belief
+	overlaps   []fence.Token // of work that was reported
+	checkpoint order         // stored last
 }
 
 // request names one acquisition.
@@ -95,6 +96,12 @@ type asked struct {
 	end       int
 }
 
+// order is where a checkpoint stands among those of its grant.
+type order struct {
+	token    fence.Token
+	sequence uint64
+}
+
 // claim is a term that began.
 type claim struct {
 	lineage int
@@ -113,7 +120,7 @@ func New(now func() time.Duration, report func(invariant, text string)) *Judge {
 	return &Judge{
 		now: now, report: report,
 		resources: make(map[lease.Resource]*resource), requests: make(map[request]*asked), tokens: make(map[lease.Ref]grant), promised: make(map[fence.Token]bool),
-		checkpoints: make(map[string]fence.Token),
+		checkpoints: make(map[string]order),
 		heads:       map[uint64][]audit.Head{0: {{}}},
 	}
 }
@@ -287,10 +294,15 @@ func (j *Judge) granted(r *resource, token fence.Token, by request) {
 
 // checkpoint takes in that a checkpoint was stored: its own grant must be the present one, or have ended in the same change.
 func (j *Judge) checkpoint(name lease.Resource, data []byte) {
-	under, ok := j.checkpoints[string(data)]
-	if r := j.resource(name); !ok || under != r.token && !slices.Contains(r.passed, under) {
-		j.violation("S5", "a checkpoint of %s that was asked for under %v was stored under %v", name, under, r.token)
+	r := j.resource(name)
+	asked, ok := j.checkpoints[string(data)]
+	switch {
+	case !ok || asked.token != r.token && !slices.Contains(r.passed, asked.token):
+		j.violation("S5", "a checkpoint of %s that was asked for under %v was stored under %v", name, asked.token, r.token)
+	case r.checkpoint.token == asked.token && asked.sequence < r.checkpoint.sequence:
+		j.violation("D1", "checkpoint %d of %s under %v was stored over its checkpoint %d", asked.sequence, name, asked.token, r.checkpoint.sequence)
 	}
+	r.checkpoint = asked
 }
 
 // end takes in that the end of the present grant was committed.

@@ -59,6 +59,7 @@ const (
 	RenewalRevives         ID = "RenewalRevives"
 	ReleaseWithoutToken    ID = "ReleaseWithoutToken"
 	CheckpointWithoutToken ID = "CheckpointWithoutToken"
+	CheckpointOvertakes    ID = "CheckpointOvertakes"
 	OutcomesForgotten      ID = "OutcomesForgotten"
 	PollKeepsOldIntake     ID = "PollKeepsOldIntake"
 	TokenResetAfterDelete  ID = "TokenResetAfterDelete"
@@ -183,6 +184,11 @@ var Registry = []Mutant{
 		ID: CheckpointWithoutToken, Kills: []string{"S5", "S9"},
 		What:  "A checkpoint is taken from whoever sends it.",
 		Needs: "a checkpoint that arrives when another grant has been made",
+	},
+	{
+		ID: CheckpointOvertakes, Kills: []string{"D1"},
+		What:  "A checkpoint that comes late is stored over a newer one of the same grant.",
+		Needs: "an attempt to store a checkpoint that arrives a second time, or late, after the holder has stored another",
 	},
 	{
 		ID: OutcomesForgotten, Kills: []string{"S9"},

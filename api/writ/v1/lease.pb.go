@@ -1271,8 +1271,11 @@ type CheckpointRequest struct {
 	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	Token    uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
 	// Empty removes the checkpoint.
-	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
-	Instance      string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	Data     []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	Instance string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Orders the checkpoints of one grant: one that does not come after the newest that was stored is answered and changes
+	// nothing. So an attempt that was given up and arrives late cannot undo a later checkpoint. 0: stored in any case.
+	Sequence      uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1333,6 +1336,13 @@ func (x *CheckpointRequest) GetInstance() string {
 		return x.Instance
 	}
 	return ""
+}
+
+func (x *CheckpointRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
 }
 
 type CheckpointResponse struct {
@@ -2238,13 +2248,14 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80\x04R\bresource\x12\x1d\n" +
 	"\x05token\x18\x02 \x01(\x04B\a\xbaH\x042\x02 \x00R\x05token\x12$\n" +
 	"\binstance\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\binstance\"\x11\n" +
-	"\x0fReleaseResponse\"\x9f\x01\n" +
+	"\x0fReleaseResponse\"\xbb\x01\n" +
 	"\x11CheckpointRequest\x12&\n" +
 	"\bresource\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x04R\bresource\x12\x1d\n" +
 	"\x05token\x18\x02 \x01(\x04B\a\xbaH\x042\x02 \x00R\x05token\x12\x1d\n" +
 	"\x04data\x18\x03 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x04data\x12$\n" +
-	"\binstance\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\binstance\"\x14\n" +
+	"\binstance\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\binstance\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\"\x14\n" +
 	"\x12CheckpointResponse\"\x89\x01\n" +
 	"\x13ForceReleaseRequest\x12&\n" +
 	"\bresource\x18\x01 \x01(\tB\n" +

@@ -46,8 +46,10 @@ type LeaseRecord struct {
 	// A checkpoint is stored beside this record.
 	HasCheckpoint bool  `protobuf:"varint,14,opt,name=has_checkpoint,json=hasCheckpoint,proto3" json:"has_checkpoint,omitempty"`
 	Priority      int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Of the newest checkpoint that was stored under the present or last grant; 0 if it had none.
+	CheckpointSequence uint64 `protobuf:"varint,16,opt,name=checkpoint_sequence,json=checkpointSequence,proto3" json:"checkpoint_sequence,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *LeaseRecord) Reset() {
@@ -181,6 +183,13 @@ func (x *LeaseRecord) GetHasCheckpoint() bool {
 func (x *LeaseRecord) GetPriority() int32 {
 	if x != nil {
 		return x.Priority
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetCheckpointSequence() uint64 {
+	if x != nil {
+		return x.CheckpointSequence
 	}
 	return 0
 }
@@ -868,7 +877,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\"\xc6\x03\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\"\xf7\x03\n" +
 	"\vLeaseRecord\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x12\n" +
@@ -886,7 +895,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x03end\x18\f \x01(\x05R\x03end\x123\n" +
 	"\boutcomes\x18\r \x03(\v2\x17.writ.v1.RequestOutcomeR\boutcomes\x12%\n" +
 	"\x0ehas_checkpoint\x18\x0e \x01(\bR\rhasCheckpoint\x12\x1a\n" +
-	"\bpriority\x18\x0f \x01(\x05R\bpriority\"u\n" +
+	"\bpriority\x18\x0f \x01(\x05R\bpriority\x12/\n" +
+	"\x13checkpoint_sequence\x18\x10 \x01(\x04R\x12checkpointSequence\"u\n" +
 	"\x0eRequestOutcome\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1d\n" +
 	"\n" +
