@@ -145,10 +145,11 @@ type RoundDone struct {
 	Err   error
 }
 
-// Witnessed says that this node's witness has been saved with that epoch and ceiling.
+// Witnessed says that this node's witness has been saved with that epoch, its incarnation, and that ceiling.
 type Witnessed struct {
-	Epoch   fence.Epoch
-	Ceiling uint64
+	Epoch       fence.Epoch
+	Incarnation string
+	Ceiling     uint64
 }
 
 // NodesChanged says what the nodes have announced and who is a member.

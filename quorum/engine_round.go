@@ -285,7 +285,7 @@ func (e *Engine) roundDone(m lease.Moment, ev RoundDone) {
 	e.gather.done(m.Now, len(r.replies), len(e.queue))
 	e.effects.Replies = append(e.effects.Replies, r.replies...)
 	if r.ceiling != 0 {
-		e.effects.Witness = &Witnessed{Epoch: e.epoch(), Ceiling: r.ceiling}
+		e.effects.Witness = &Witnessed{Epoch: e.epoch(), Incarnation: e.identity.Incarnation, Ceiling: r.ceiling}
 	}
 }
 

@@ -84,9 +84,12 @@ func (s *Service) witnessCeiling(w Witnessed) {
 }
 
 func (s *Service) tryWitness(ceiling Witnessed) bool {
-	return s.saveWitness(func(w *writv1.WitnessRecord) *writv1.WitnessRecord {
-		return NoteCeiling(w, s.view.roster().identity, ceiling)
+	holds := false
+	saved := s.saveWitness(func(w *writv1.WitnessRecord) (next *writv1.WitnessRecord) {
+		next, holds = NoteCeiling(w, ceiling)
+		return next
 	})
+	return saved && holds
 }
 
 // announce tells the quorum what this node is and remembers, if it has not been told so.

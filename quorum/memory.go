@@ -48,17 +48,21 @@ func NoteProgress(w *writv1.WitnessRecord, revision int64, earlier Progress) *wr
 	return next
 }
 
-// NoteCeiling answers w with a ceiling that was committed under id. Only when that has been saved may its tokens be handed
-// out.
-func NoteCeiling(w *writv1.WitnessRecord, id *writv1.IdentityRecord, ceiling Witnessed) *writv1.WitnessRecord {
-	next := proto.CloneOf(w)
-	if w.Foreign == "" && id != nil && uint32(ceiling.Epoch) == id.Epoch && w.Epoch <= id.Epoch {
-		next.Incarnation, next.Epoch = id.Incarnation, id.Epoch
+// NoteCeiling answers w with a committed ceiling, and whether that holds it: a witness of another history does not, and is
+// left alone. Only when what holds it has been saved may its tokens be handed out. What was committed comes with the
+// ceiling: this node's view may not have it yet.
+func NoteCeiling(w *writv1.WitnessRecord, ceiling Witnessed) (next *writv1.WitnessRecord, holds bool) {
+	epoch := uint32(ceiling.Epoch)
+	if w.Foreign != "" || w.Epoch > epoch || (w.Epoch == epoch && w.Incarnation != "" && w.Incarnation != ceiling.Incarnation) {
+		return w, false
 	}
-	if next.Epoch == uint32(ceiling.Epoch) {
-		next.Ceiling = max(next.Ceiling, ceiling.Ceiling)
+	next = proto.CloneOf(w)
+	if w.Epoch < epoch {
+		next.Ceiling, next.Revision = 0, 0
 	}
-	return next
+	next.Incarnation, next.Epoch = ceiling.Incarnation, epoch
+	next.Ceiling = max(next.Ceiling, ceiling.Ceiling)
+	return next, true
 }
 
 // WorthAnnouncing says whether a node should announce next, when known is what the quorum has of it (nil: nothing).

@@ -6,7 +6,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
-	"github.com/writ-io/writ/fence"
 )
 
 var earlier = Progress{RaftTerm: 4, AppliedIndex: 40}
@@ -71,25 +70,27 @@ func TestProgressOnlyGrows(t *testing.T) {
 	}
 }
 
-func TestACeilingIsNotedInItsEpochAlone(t *testing.T) {
-	id := &writv1.IdentityRecord{Incarnation: "i", Epoch: 2}
+func TestACeilingIsNotedInItsHistoryAlone(t *testing.T) {
+	type record = writv1.WitnessRecord
 	for name, c := range map[string]struct {
-		w    *writv1.WitnessRecord
-		id   *writv1.IdentityRecord
-		of   fence.Epoch
-		want *writv1.WitnessRecord
+		w, want *record // nil: as it was, and it does not hold the ceiling
 	}{
-		"the first":        {&writv1.WitnessRecord{}, id, 2, &writv1.WitnessRecord{Incarnation: "i", Epoch: 2, Ceiling: 100}},
-		"a higher one":     {&writv1.WitnessRecord{Incarnation: "i", Epoch: 2, Ceiling: 50}, id, 2, &writv1.WitnessRecord{Incarnation: "i", Epoch: 2, Ceiling: 100}},
-		"a lower one":      {&writv1.WitnessRecord{Incarnation: "i", Epoch: 2, Ceiling: 150}, id, 2, &writv1.WitnessRecord{Incarnation: "i", Epoch: 2, Ceiling: 150}},
-		"of an old epoch":  {&writv1.WitnessRecord{Incarnation: "i", Epoch: 2}, id, 1, &writv1.WitnessRecord{Incarnation: "i", Epoch: 2}},
-		"behind a witness": {&writv1.WitnessRecord{Incarnation: "j", Epoch: 3, Ceiling: 5}, id, 2, &writv1.WitnessRecord{Incarnation: "j", Epoch: 3, Ceiling: 5}},
-		"foreign":          {&writv1.WitnessRecord{Epoch: 1, Foreign: "restored"}, id, 2, &writv1.WitnessRecord{Epoch: 1, Foreign: "restored"}},
-		"no identity":      {&writv1.WitnessRecord{}, nil, 2, &writv1.WitnessRecord{}},
+		"the first":              {&record{}, &record{Incarnation: "i", Epoch: 2, Ceiling: 100}},
+		"of a new epoch":         {&record{Incarnation: "h", Epoch: 1, Ceiling: 500, Revision: 9}, &record{Incarnation: "i", Epoch: 2, Ceiling: 100}},
+		"a higher one":           {&record{Incarnation: "i", Epoch: 2, Ceiling: 50, Revision: 9}, &record{Incarnation: "i", Epoch: 2, Ceiling: 100, Revision: 9}},
+		"a lower one":            {&record{Incarnation: "i", Epoch: 2, Ceiling: 150}, &record{Incarnation: "i", Epoch: 2, Ceiling: 150}},
+		"of another incarnation": {&record{Incarnation: "j", Epoch: 2, Ceiling: 5}, nil},
+		"behind a witness":       {&record{Incarnation: "j", Epoch: 3, Ceiling: 5}, nil},
+		"foreign":                {&record{Epoch: 1, Foreign: "restored"}, nil},
 	} {
 		before := proto.CloneOf(c.w)
-		if got := NoteCeiling(c.w, c.id, Witnessed{Epoch: c.of, Ceiling: 100}); !proto.Equal(got, c.want) {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
+		got, holds := NoteCeiling(c.w, Witnessed{Epoch: 2, Incarnation: "i", Ceiling: 100})
+		want := c.want
+		if want == nil {
+			want = before
+		}
+		if holds != (c.want != nil) || !proto.Equal(got, want) {
+			t.Errorf("%s: %v (holds: %v), want %v", name, got, holds, want)
 		}
 		if !proto.Equal(c.w, before) {
 			t.Errorf("%s: the witness was changed in place", name)

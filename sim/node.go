@@ -245,9 +245,7 @@ func (n *node) perform(e *quorum.Effects) {
 		if n.engine.Role() == quorum.Serving {
 			n.run.mark(MarkTokensReserved)
 		}
-		n.remember(func(w *writv1.WitnessRecord) *writv1.WitnessRecord {
-			return quorum.NoteCeiling(w, n.image.Identity(), ceiling)
-		}, func() { n.stepSoon(ceiling) })
+		n.witnessCeiling(ceiling)
 	}
 }
 

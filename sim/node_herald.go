@@ -57,6 +57,22 @@ func (n *node) herald() {
 	})
 }
 
+// witnessCeiling makes a committed ceiling part of the node's memory. One that cannot remember tries to hand over.
+func (n *node) witnessCeiling(ceiling quorum.Witnessed) {
+	holds := false
+	n.remember(func(w *writv1.WitnessRecord) (next *writv1.WitnessRecord) {
+		next, holds = quorum.NoteCeiling(w, ceiling)
+		return next
+	}, func() {
+		if holds {
+			n.stepSoon(ceiling)
+			return
+		}
+		n.run.oper.move(nil, func(bool) {})
+		n.process.After(retryEvery, func() { n.witnessCeiling(ceiling) })
+	})
+}
+
 func (n *node) progress() {
 	earlier, revision := n.earlier, n.image.Revision()
 	n.remember(func(w *writv1.WitnessRecord) *writv1.WitnessRecord { return quorum.NoteProgress(w, revision, earlier) }, func() {})

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/writ-io/writ/lease"
@@ -63,6 +64,9 @@ func (n *node) answer(replies []lease.Reply) {
 			n.run.judge.Answered(judge.Answer{
 				Node: n.name(), Lineage: n.run.lineage, Term: n.term, Intake: s.intake, Command: command, Reply: r,
 			})
+			if g, ok := r.Value.(*lease.Grant); ok && (uint32(g.Token.Epoch()) != n.witness.Epoch || g.Token.Sequence() > n.witness.Ceiling) {
+				n.run.violation("S1", fmt.Sprintf("%s granted %s under %v, and its witness remembers epoch %d up to %d only", n.name(), g.Resource, g.Token, n.witness.Epoch, n.witness.Ceiling))
+			}
 			if r.Err != nil && r.Err.Reason == lease.ReasonUnknownOutcome {
 				n.run.mark(MarkUnknownOutcome)
 			}

@@ -131,9 +131,9 @@ var Registry = []Mutant{
 		Needs: "a commit that succeeds while its answer is lost",
 	},
 	{
-		ID: ForeignUnnoticed, Kills: []string{"S1"},
+		ID: ForeignUnnoticed, Kills: []string{"S1", "L1"},
 		What:  "A state that witnesses or the membership contradict is taken for this history's.",
-		Needs: "a quorum restored from a backup, or put back together with its logs, after more tokens were handed out",
+		Needs: "a quorum restored from a backup, or put back together with its logs, after more tokens were handed out; the witnesses of the nodes then refuse the ceiling, and nothing is granted",
 	},
 	{
 		ID: EpochFromBackup, Kills: []string{"L1", "S1"}, Scenario: "restored-twice",
