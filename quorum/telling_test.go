@@ -48,6 +48,18 @@ func FuzzParseResume(f *testing.F) {
 	})
 }
 
+// Such a token could not be read back: there is nothing that it would be a point of.
+func TestAWatchBeforeTheFirstIncarnationGetsNoToken(t *testing.T) {
+	var told []WatchEvent
+	at, err := TellState(NewImage(), "", false, func(ev WatchEvent) error {
+		told = append(told, ev)
+		return nil
+	})
+	if err != nil || len(told) != 1 || told[0].Kind != WatchSynced || told[0].Resume != "" || at.String() != "" {
+		t.Errorf("told %+v, behind which stands %q (%v)", told, at, err)
+	}
+}
+
 func TestWhatAResumeTokenContinuesFrom(t *testing.T) {
 	at, id := Resume{Incarnation: "i", Revision: 7}, &writv1.IdentityRecord{Incarnation: "i"}
 	for _, c := range []struct {
