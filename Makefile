@@ -46,8 +46,8 @@ mutants: ## Let the simulator hunt every planted bug, BUDGET seeds each
 .PHONY: sweep
 sweep:
 	go test -count=1 -tags mutants -run 'TestMutantsDie' -v ./sim -budget 150
-	go run ./cmd/writ sim run --hours 8
-	go run ./cmd/writ sim run --hours 40 --store fast
+	go run ./cmd/writ sim run --hours 12
+	go run ./cmd/writ sim run --hours 80 --store fast
 
 .PHONY: bench
 bench: ## Run all benchmarks; compare two outputs with bin/tools/benchstat
