@@ -181,24 +181,7 @@ func (s *Service) MemberRemove(ctx context.Context, name string) error {
 
 // endMemberChange commits the membership as the store now has it. added names members that have not started yet.
 func (s *Service) endMemberChange(ctx context.Context, added map[string]uint64, removed string) error {
-	names := map[uint64]string{}
-	for name, id := range s.view.roster().identity.GetMembers() {
-		names[id] = name
-	}
-	for name, id := range added {
-		names[id] = name
-	}
-	members := map[string]uint64{}
-	for _, m := range s.member.Members() {
-		name := names[m.ID]
-		if name == "" {
-			name = m.Name
-		}
-		if name == "" {
-			name = fmt.Sprintf("%x", m.ID)
-		}
-		members[name] = m.ID
-	}
+	members := NameMembers(s.member.Members(), s.view.roster().identity.GetMembers(), added)
 	_, err := s.do(ctx, EndMemberChange{Members: members, Removed: removed})
 	return err
 }

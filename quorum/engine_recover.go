@@ -316,6 +316,22 @@ type EndMemberChange struct {
 	Removed string // node whose record is to be dropped
 }
 
+// NameMembers names the members that a store has, for EndMemberChange: as they were committed, as they were just added, by
+// their own word, or, if nothing is known of one, by its id.
+func NameMembers(members []MemberInfo, committed, added map[string]uint64) map[string]uint64 {
+	names := make(map[uint64]string, len(committed)+len(added))
+	for _, known := range []map[string]uint64{committed, added} {
+		for _, name := range slices.Sorted(maps.Keys(known)) {
+			names[known[name]] = name
+		}
+	}
+	named := make(map[string]uint64, len(members))
+	for _, m := range members {
+		named[cmp.Or(names[m.ID], m.Name, fmt.Sprintf("%x", m.ID))] = m.ID
+	}
+	return named
+}
+
 func (e *Engine) changeMembers(m lease.Moment, s Submit) lease.Reply {
 	switch c := s.Command.(type) {
 	case BeginMemberChange:

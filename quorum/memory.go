@@ -86,6 +86,13 @@ type LogEnd struct {
 	LastIndex uint64
 }
 
+// Restarted answers w for a member that is yet to be made: its positions in the log begin again, what may have been handed
+// out does not.
+func (w Witness) Restarted() Witness {
+	w.MemberID, w.RaftTerm, w.AppliedIndex, w.Revision = 0, 0, 0, 0
+	return w
+}
+
 // AheadOf says that the witness has seen more of its member's log than is left of it. Such a store was put back to an older
 // state, and must not start: raft counts on a member that forgets nothing.
 func (w Witness) AheadOf(log LogEnd) bool {

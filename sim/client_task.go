@@ -336,8 +336,8 @@ func (t *task) write() {
 		}
 		c.run.judge.Works(c.spec.Name, t.resource, t.token)
 	} else if t.until != 0 && !now.Before(t.until) {
-		if due := c.process.Clock.When(t.until); c.run.world.Now()-(now.Sub(t.until)) >= c.resumedAt && due > 0 {
-			c.run.judge.Overran(c.spec.Name, t.resource, t.token, now.Sub(t.until))
+		if late := now.Sub(t.until); c.run.world.Now()-late >= c.resumedAt { // it ran when the deadline came
+			c.run.judge.Overran(c.spec.Name, t.resource, t.token, late)
 		}
 	}
 	c.run.storage.append(c, t.resource, t.token)

@@ -357,3 +357,8 @@ func (n *node) reach(there func() bool, revision int64, do func()) {
 	}
 	n.reached = append(n.reached, reaching{revision, do})
 }
+
+// policy is that of every node.
+func (r *run) policy() lease.Policy {
+	return lease.Policy{Rules: []lease.PolicyRule{{MaxTTL: r.plan.MaxTTL, LockDelay: r.plan.LockDelay}}}
+}

@@ -80,7 +80,7 @@ func (n *node) progress() {
 }
 
 func (n *node) announce() {
-	known, _ := n.image.Node(n.name()), n.image.Identity()
+	known := n.image.Node(n.name())
 	next := &writv1.NodeRecord{
 		Name: n.name(), Region: n.process.Region, PeerUrl: n.name(), MemberId: n.member.ID(), Principal: "node/" + n.name(),
 		Witness: n.witness, RecoveryId: n.image.Identity().GetRecovery().GetId(),

@@ -181,10 +181,7 @@ func (o *operator) add(n *node, done func(bool)) {
 	start := func(id uint64) {
 		o.run.store.Disk(n.process).Wipe()
 		o.run.store.Join(n.process, id)
-		// What it knows of tokens and TTLs stays; its positions in the log begin again.
-		w := quorum.WitnessFromRecord(n.witness)
-		w.MemberID, w.RaftTerm, w.AppliedIndex, w.Revision = 0, 0, 0, 0
-		n.witness, n.removed = w.Record(), false
+		n.witness, n.removed = quorum.WitnessFromRecord(n.witness).Restarted().Record(), false
 		n.start()
 	}
 	for _, m := range c.member.Members() {
@@ -221,21 +218,7 @@ func (o *operator) add(n *node, done func(bool)) {
 
 // end commits the membership as the store now has it, as quorum.Service does.
 func (o *operator) end(c *node, added map[string]uint64, removed string, done func(bool)) {
-	names := map[uint64]string{}
-	for name, id := range c.image.Identity().GetMembers() {
-		names[id] = name
-	}
-	for name, id := range added {
-		names[id] = name
-	}
-	members := map[string]uint64{}
-	for _, m := range c.member.Members() {
-		name := names[m.ID]
-		if name == "" {
-			name = m.Name
-		}
-		members[name] = m.ID
-	}
+	members := quorum.NameMembers(c.member.Members(), c.image.Identity().GetMembers(), added)
 	c.do(quorum.EndMemberChange{Members: members, Removed: removed}, func(r lease.Reply) { done(r.Err == nil) })
 }
 

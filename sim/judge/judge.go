@@ -357,9 +357,6 @@ func (j *Judge) audited(e *quorum.Entry) {
 	j.heads[next.Sequence] = append(j.heads[next.Sequence], next)
 }
 
-// Grants is how many grants were committed.
-func (j *Judge) Grants() int { return len(j.tokens) }
-
 // Held tells whether, and for which request, a resource is held by what was committed last.
 func (j *Judge) Held(name lease.Resource) (token fence.Token, held bool) {
 	r := j.resource(name)

@@ -96,7 +96,7 @@ func begin(c Config, dir string, minEpoch fence.Epoch, f found) (quorum.Witness,
 			return w, fmt.Errorf("data_dir: %w: %s is missing, but the witness has seen it (epoch %d): %s", ErrStoreWiped,
 				filepath.Join(dir, storeDir), w.Epoch, waysOut(c, "if nothing is left anywhere, not even a backup, remove the witnesses and start all nodes with --min-epoch and the highest epoch in them"))
 		}
-		return withMinEpoch(restarted(w), minEpoch)
+		return withMinEpoch(w.Restarted(), minEpoch)
 	}
 	if w.MemberID != 0 && w.MemberID != f.disk.MemberID {
 		return w, fmt.Errorf("data_dir: %w: %s is of member %x, but %s holds member %x: a restore that was interrupted is to be run again; else %s",
@@ -126,13 +126,6 @@ func withoutWitness(c Config, dir string, minEpoch fence.Epoch, f found) (quorum
 		return blank, fmt.Errorf("data_dir: %w: %s", f.witnessErr, waysOut(c, minEpochWay))
 	}
 	return withMinEpoch(blank, minEpoch)
-}
-
-// restarted answers w for a member that is yet to be made: its positions in the log begin again, what may have been
-// handed out does not.
-func restarted(w quorum.Witness) quorum.Witness {
-	w.MemberID, w.RaftTerm, w.AppliedIndex, w.Revision = 0, 0, 0, 0
-	return w
 }
 
 func withMinEpoch(w quorum.Witness, minEpoch fence.Epoch) (quorum.Witness, error) {
