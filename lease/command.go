@@ -94,6 +94,8 @@ type Grant struct {
 	RequestID  string
 	Checkpoint []byte
 	Replayed   bool // repeats an earlier grant of the same request, as a renewal
+	// Guarded: guards refuse whoever held the resource before, and want a writ.
+	Guarded bool
 }
 
 // Waiting says that the place in the queue is kept for Keep after this answer.
@@ -138,6 +140,12 @@ type Info struct {
 	Remaining time.Duration
 	Waiters   int
 	Revision  int64
+	// Fencing is the token of the next grant, while the state is Fencing.
+	Fencing fence.Token
+	// Proofs say how each guard was proved to refuse what is older than Token.
+	Proofs []Proof
+	// Awaits names the guards that have not been proved to refuse what is older than Fencing; known to the coordinator only.
+	Awaits []string
 }
 
 // State of a resource.
@@ -149,6 +157,8 @@ const (
 	Held
 	// Ending is held, but taken away: not renewable, free at its deadline.
 	Ending
+	// Fencing is free, and its guards are being raised to the token of the next grant, or have been.
+	Fencing
 )
 
 func (s State) String() string {
@@ -159,6 +169,8 @@ func (s State) String() string {
 		return "held"
 	case Ending:
 		return "ending"
+	case Fencing:
+		return "fencing"
 	}
 	return "unknown"
 }

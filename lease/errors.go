@@ -31,6 +31,7 @@ const (
 	ReasonResync          Reason = "RESYNC"
 	ReasonNotGuarded      Reason = "NOT_GUARDED"
 	ReasonConflict        Reason = "CONFLICT"
+	ReasonFencing         Reason = "FENCING"
 	ReasonInternal        Reason = "INTERNAL"
 )
 
@@ -68,6 +69,8 @@ var (
 	ErrNotGuarded error = &Error{Reason: ReasonNotGuarded}
 	// ErrConflict: another change of the same thing is under way.
 	ErrConflict error = &Error{Reason: ReasonConflict}
+	// ErrFencing: nobody holds the resource, but not every guard has proved yet that it refuses who held it last.
+	ErrFencing error = &Error{Reason: ReasonFencing}
 )
 
 // Error is every error of the lease API. Fields that do not apply are zero.

@@ -44,6 +44,22 @@ func TestPoliciesNameWhatIsWrong(t *testing.T) {
 	}
 }
 
+// What the messages above call the bounds is allowed.
+func TestPoliciesMayGoToTheirBounds(t *testing.T) {
+	for _, r := range []lease.PolicyRule{
+		{MinTTL: lease.MinTTL},
+		{MaxTTL: lease.MaxTTL},
+		{MinTTL: lease.MaxTTL},
+		{MinTTL: time.Second, MaxTTL: time.Second},
+		{LockDelay: lease.MaxLockDelay},
+		{MaxLeases: 1},
+	} {
+		if err := (lease.Policy{Rules: []lease.PolicyRule{r}}).Validate(); err != nil {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}
+
 func drawPolicy(t *rapid.T) lease.Policy {
 	var p lease.Policy
 	ttl := rapid.SampledFrom([]time.Duration{0, lease.MinTTL, time.Second, 90 * time.Second, time.Hour})

@@ -28,6 +28,49 @@ type Record struct {
 	HasCheckpoint bool
 	// CheckpointSequence is that of the newest checkpoint stored under Token.
 	CheckpointSequence uint64
+	// Fencing is the token of the next grant, which the guards of a free resource are raised to; 0: none.
+	Fencing fence.Token
+	// Proofs say how each guard was proved to refuse what is older than Token; at most MaxProofs.
+	Proofs []Proof
+}
+
+// Proof says how a guard was proved to refuse what is older than a grant.
+type Proof struct {
+	Guard string
+	How   ProofHow
+}
+
+// ProofHow is how a guard was proved. The numbers are stored; they are those of writv1.GuardProof.
+type ProofHow int32
+
+// The proofs.
+const (
+	// ProofAcked: the guard says that the floor is persisted and that every older write has finished.
+	ProofAcked ProofHow = iota + 1
+	// ProofCut: the guard broke older writes off and waited W.
+	ProofCut
+	// ProofLapsed: its guard lease, and W, have run out.
+	ProofLapsed
+	// ProofAttested: somebody answers for it.
+	ProofAttested
+	// Unproven: it is not known, and the rule lets grants be made all the same.
+	Unproven
+)
+
+func (p ProofHow) String() string {
+	switch p {
+	case ProofAcked:
+		return "acked"
+	case ProofCut:
+		return "cut"
+	case ProofLapsed:
+		return "lapsed"
+	case ProofAttested:
+		return "attested"
+	case Unproven:
+		return "unproven"
+	}
+	return "unknown"
 }
 
 // MaxOutcomes is how many ended requests a record remembers.
@@ -51,6 +94,10 @@ func (r *Record) check() error {
 		return fmt.Errorf("lease record of %q: held for %v, less than %v", r.Resource, r.TTL, MinTTL)
 	case r.Ending && !r.Held:
 		return fmt.Errorf("lease record of %q: ending, but not held", r.Resource)
+	case r.Fencing != 0 && (r.Held || !r.Fencing.Valid() || r.Fencing <= r.Token):
+		return fmt.Errorf("lease record of %q: fencing to %d while its token is %d and held is %t", r.Resource, int64(r.Fencing), int64(r.Token), r.Held)
+	case len(r.Proofs) > MaxProofs:
+		return fmt.Errorf("lease record of %q: %d proofs, at most %d", r.Resource, len(r.Proofs), MaxProofs)
 	case len(r.Outcomes) > MaxOutcomes:
 		return fmt.Errorf("lease record of %q: %d outcomes, at most %d", r.Resource, len(r.Outcomes), MaxOutcomes)
 	}
@@ -66,13 +113,15 @@ func (r *Record) check() error {
 func (r *Record) Info() Info {
 	i := Info{
 		Resource: r.Resource, State: Free, Token: r.Token, Holder: r.Holder, TTL: r.TTL, GrantedAt: r.GrantedAt,
-		End: r.End, Metadata: r.Metadata, RequestID: r.RequestID,
+		End: r.End, Metadata: r.Metadata, RequestID: r.RequestID, Fencing: r.Fencing, Proofs: r.Proofs,
 	}
 	switch {
 	case r.Held && r.Ending:
 		i.State = Ending
 	case r.Held:
 		i.State = Held
+	case r.Fencing != 0:
+		i.State = Fencing
 	}
 	return i
 }

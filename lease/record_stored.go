@@ -37,6 +37,14 @@ const (
 	fieldHasCheckpoint
 	fieldPriority
 	fieldCheckpointSequence
+	fieldFencing
+	fieldProofs
+)
+
+// The fields of writ.v1.ProofRecord.
+const (
+	proofGuard protowire.Number = 1 + iota
+	proofHow
 )
 
 // The fields of writ.v1.RequestOutcome.
@@ -78,7 +86,16 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	}
 	b = appendNumber(b, fieldHasCheckpoint, protowire.EncodeBool(r.HasCheckpoint))
 	b = appendNumber(b, fieldPriority, uint64(r.Priority))
-	return appendNumber(b, fieldCheckpointSequence, r.CheckpointSequence), nil
+	b = appendNumber(b, fieldCheckpointSequence, r.CheckpointSequence)
+	b = appendNumber(b, fieldFencing, uint64(r.Fencing))
+	for i := range r.Proofs {
+		p := &r.Proofs[i]
+		b = protowire.AppendTag(b, fieldProofs, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(p.size()))
+		b = appendText(b, proofGuard, p.Guard)
+		b = appendNumber(b, proofHow, uint64(p.How))
+	}
+	return b, nil
 }
 
 var errNotText = errors.New("a text is not valid UTF-8")
@@ -86,6 +103,11 @@ var errNotText = errors.New("a text is not valid UTF-8")
 func (r *Record) isText() bool {
 	for i := range r.Outcomes {
 		if o := &r.Outcomes[i]; !utf8.ValidString(string(o.Principal)) || !utf8.ValidString(o.RequestID) {
+			return false
+		}
+	}
+	for i := range r.Proofs {
+		if !utf8.ValidString(r.Proofs[i].Guard) {
 			return false
 		}
 	}
@@ -123,7 +145,13 @@ func (r *Record) Size() int {
 		n += numberSize(uint64(r.GrantedAt.UnixMilli()))
 	}
 	if r.CheckpointSequence != 0 {
-		n += 1 + numberSize(r.CheckpointSequence) // its tag takes two bytes
+		n += 1 + numberSize(r.CheckpointSequence) // its tag takes two bytes, as those of all that follow
+	}
+	if r.Fencing != 0 {
+		n += 1 + numberSize(uint64(r.Fencing))
+	}
+	for i := range r.Proofs {
+		n += 2 + protowire.SizeBytes(r.Proofs[i].size())
 	}
 	for i := range r.Outcomes {
 		n += 1 + protowire.SizeBytes(r.Outcomes[i].size())
@@ -135,7 +163,9 @@ func (o *Outcome) size() int {
 	return textSize(string(o.Principal)) + textSize(o.RequestID) + numberSize(uint64(o.Token)) + numberSize(uint64(o.End))
 }
 
-// Tags take one byte: fields 1 to 15, all but one.
+func (p *Proof) size() int { return textSize(p.Guard) + numberSize(uint64(p.How)) }
+
+// Tags take one byte: fields 1 to 15, which nearly all are.
 
 func textSize[T string | []byte](v T) int {
 	if len(v) == 0 {
@@ -197,6 +227,10 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 			rec.Priority = int32(read.number())
 		case fieldCheckpointSequence:
 			rec.CheckpointSequence = read.number()
+		case fieldFencing:
+			rec.Fencing = fence.Token(read.number())
+		case fieldProofs:
+			rec.Proofs = append(rec.Proofs, read.proof())
 		default:
 			read.skip()
 		}
@@ -334,4 +368,22 @@ func (f *recordReader) outcome() Outcome {
 	}
 	f.err = cmp.Or(f.err, read.err)
 	return o
+}
+
+func (f *recordReader) proof() Proof {
+	var p Proof
+	v := f.bytes() // none after an error
+	read := recordReader{data: f.data[:f.at], text: f.text, at: f.at - len(v)}
+	for read.next() {
+		switch read.field {
+		case proofGuard:
+			p.Guard = read.string()
+		case proofHow:
+			p.How = ProofHow(read.number())
+		default:
+			read.skip()
+		}
+	}
+	f.err = cmp.Or(f.err, read.err)
+	return p
 }

@@ -24,9 +24,13 @@ func asMessage(r lease.Record) *writv1.LeaseRecord {
 		Principal: string(r.Holder.Principal), Instance: r.Holder.Instance, Region: r.Holder.Region,
 		RequestId: r.RequestID, Priority: r.Priority, TtlMs: r.TTL.Milliseconds(),
 		Metadata: r.Metadata, End: int32(r.End), HasCheckpoint: r.HasCheckpoint, CheckpointSequence: r.CheckpointSequence,
+		Fencing: uint64(r.Fencing),
 	}
 	if !r.GrantedAt.IsZero() {
 		m.GrantedAtUnixMs = r.GrantedAt.UnixMilli()
+	}
+	for _, p := range r.Proofs {
+		m.Proofs = append(m.Proofs, &writv1.ProofRecord{Guard: p.Guard, How: int32(p.How)})
 	}
 	for _, o := range r.Outcomes {
 		m.Outcomes = append(m.Outcomes, &writv1.RequestOutcome{
@@ -42,9 +46,13 @@ func asRecord(m *writv1.LeaseRecord) lease.Record {
 		Holder:    lease.Holder{Principal: lease.Principal(m.Principal), Instance: m.Instance, Region: m.Region},
 		RequestID: m.RequestId, Priority: m.Priority, TTL: time.Duration(m.TtlMs) * time.Millisecond,
 		Metadata: m.Metadata, End: lease.End(m.End), HasCheckpoint: m.HasCheckpoint, CheckpointSequence: m.CheckpointSequence,
+		Fencing: fence.Token(m.Fencing),
 	}
 	if m.GrantedAtUnixMs != 0 {
 		r.GrantedAt = time.UnixMilli(m.GrantedAtUnixMs).UTC()
+	}
+	for _, p := range m.Proofs {
+		r.Proofs = append(r.Proofs, lease.Proof{Guard: p.Guard, How: lease.ProofHow(p.How)})
 	}
 	for _, o := range m.Outcomes {
 		r.Outcomes = append(r.Outcomes, lease.Outcome{
@@ -92,6 +100,9 @@ func checkMeaning(t interface{ Fatalf(string, ...any) }, stored []byte) {
 		m.ProtoReflect().SetUnknown(nil)
 		for _, o := range m.Outcomes {
 			o.ProtoReflect().SetUnknown(nil)
+		}
+		for _, p := range m.Proofs {
+			p.ProtoReflect().SetUnknown(nil)
 		}
 		if again, err := proto.Marshal(&m); err != nil || new(lease.Record).UnmarshalBinary(again) == nil {
 			t.Fatalf("%x was refused (%v), and the same as %x is accepted (%v)", stored, refused, again, err)
@@ -154,6 +165,18 @@ func TestFieldsOfAnotherTypeAreRefused(t *testing.T) {
 		stored = protowire.AppendBytes(stored, protowire.AppendFixed32(protowire.AppendTag(nil, field, protowire.Fixed32Type), 7))
 		if err := new(lease.Record).UnmarshalBinary(stored); err == nil || !strings.Contains(err.Error(), "wire type") {
 			t.Errorf("field %d of an outcome: %v", field, err)
+		}
+	}
+}
+
+// Field numbers go from 1 to 1<<29-1: what has another one is no message, whatever follows.
+func TestFieldsWithoutANumberAreRefused(t *testing.T) {
+	for _, number := range []uint64{0, 1 << 29, 1<<31 - 1, 1 << 31} {
+		for wire := range uint64(8) {
+			stored := protowire.AppendVarint(mustAppend(t, lease.Record{Resource: "jobs"}), number<<3|wire)
+			if err := new(lease.Record).UnmarshalBinary(append(stored, 1, 1, 1, 1, 1, 1, 1, 1)); err == nil {
+				t.Errorf("wire type %d: field %d is skipped", wire, number)
+			}
 		}
 	}
 }

@@ -35,6 +35,12 @@ func drawRecord(t *rapid.T) lease.Record {
 		r.GrantedAt = time.UnixMilli(rapid.Int64Range(1, 1<<42).Draw(t, "granted")).UTC()
 	}
 	r.Ending = r.Held && rapid.Bool().Draw(t, "ending")
+	if !r.Held && r.Token < 1<<62 && rapid.Bool().Draw(t, "fencing") {
+		r.Fencing = r.Token | 1<<62 | 1
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "proofs") {
+		r.Proofs = append(r.Proofs, lease.Proof{Guard: text.Draw(t, "guard"), How: lease.ProofHow(rapid.IntRange(1, int(lease.Unproven)).Draw(t, "how"))})
+	}
 	for range rapid.IntRange(0, lease.MaxOutcomes).Draw(t, "outcomes") {
 		o := lease.Outcome{Principal: lease.Principal(text.Draw(t, "p")), RequestID: text.Draw(t, "id"), End: lease.EndExpired}
 		if rapid.Bool().Draw(t, "was granted") {

@@ -3,9 +3,11 @@
 package lease
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease/clock"
 	"github.com/writ-io/writ/sim/mutant"
@@ -31,6 +33,7 @@ type Table struct {
 	byRequest map[waitKey]*waiter
 	waitSeq   uint64
 
+	guards     guards
 	held       int
 	heldByRule []int
 
@@ -49,6 +52,13 @@ type TableConfig struct {
 	Retention time.Duration
 	// MaxWaiters bounds the queue of one resource. Default 10,000.
 	MaxWaiters int
+	// GuardLease is G, of guards that enrol from now on. Default [DefaultGuardLease].
+	GuardLease time.Duration
+}
+
+// LongestGuardLease is for how long writes may reach the storage after a guard's last contact.
+func (c TableConfig) LongestGuardLease() time.Duration {
+	return cmp.Or(c.GuardLease, DefaultGuardLease) + MaxGuardSlack
 }
 
 func (c TableConfig) withDefaults() TableConfig {
@@ -57,6 +67,9 @@ func (c TableConfig) withDefaults() TableConfig {
 	}
 	if c.MaxWaiters <= 0 {
 		c.MaxWaiters = 10_000
+	}
+	if c.GuardLease <= 0 {
+		c.GuardLease = DefaultGuardLease
 	}
 	return c
 }
@@ -94,10 +107,18 @@ func (Tick) tableEvent()    {}
 // Effects is what a step wants done. It is valid until the next step.
 type Effects struct {
 	Replies []Reply
+	// Notes are for the audit log, in the commit of what they tell.
+	Notes []Note
+}
+
+// Note is something that an auditor wants to know.
+type Note struct {
+	Actor, Action, Target, Reason string
+	Detail                        map[string]string
 }
 
 // Reply answers a request. Value is *Grant, *Waiting, fence.Token (CancelAcquire), RenewOutcome, Info (ForceRelease,
-// Inspect) or nil; with Err set it is nil.
+// Inspect), what guard.go says, or nil; with Err set it is nil.
 type Reply struct {
 	ID    CallID
 	Err   *Error
@@ -137,6 +158,8 @@ type extra struct {
 	sequence   uint64 // of the newest checkpoint under the present or last grant
 	outcomes   []Outcome
 	queue      []*waiter // by priority, then arrival
+	raise      *raise    // while free and guarded
+	proofs     []Proof   // of the present or last grant
 }
 
 // more is the entry's extra, to be changed.
@@ -191,7 +214,10 @@ func (e *entry) record() Record {
 		HasCheckpoint: e.hasCheckpoint,
 	}
 	if e.extra != nil {
-		r.Metadata, r.CheckpointSequence = e.extra.metadata, e.extra.sequence
+		r.Metadata, r.CheckpointSequence, r.Proofs = e.extra.metadata, e.extra.sequence, e.extra.proofs
+		if e.extra.raise != nil {
+			r.Fencing = e.extra.raise.token
+		}
 	}
 	return r
 }
@@ -201,6 +227,7 @@ func NewTable(config TableConfig, epoch fence.Epoch) *Table {
 	return &Table{
 		config:     config.withDefaults(),
 		epoch:      epoch,
+		next:       1,
 		entries:    make(map[Resource]*entry),
 		waiting:    make(map[CallID]*waiter),
 		byRequest:  make(map[waitKey]*waiter),
@@ -213,7 +240,7 @@ func (t *Table) Allow(first, last uint64) {
 	if first < t.next || last < t.limit {
 		panic(fmt.Sprintf("lease: token range %d-%d goes back: next is %d, limit %d", first, last, t.next, t.limit))
 	}
-	t.next, t.limit = max(first, 1), last
+	t.next, t.limit = first, last
 }
 
 // Extend lets the table hand out sequences up to last, in addition to those that are left.
@@ -240,8 +267,8 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 	if !rec.GrantedAt.IsZero() {
 		e.grantedMs = rec.GrantedAt.UnixMilli()
 	}
-	if len(rec.Metadata) > 0 || len(rec.Outcomes) > 0 || len(checkpoint) > 0 || rec.CheckpointSequence > 0 {
-		e.extra = &extra{metadata: rec.Metadata, checkpoint: checkpoint, sequence: rec.CheckpointSequence, outcomes: rec.Outcomes}
+	if len(rec.Metadata) > 0 || len(rec.Outcomes) > 0 || len(checkpoint) > 0 || rec.CheckpointSequence > 0 || len(rec.Proofs) > 0 {
+		e.extra = &extra{metadata: rec.Metadata, checkpoint: checkpoint, sequence: rec.CheckpointSequence, outcomes: rec.Outcomes, proofs: rec.Proofs}
 	}
 	t.entries[rec.Resource] = e
 	if e.held && e.token.Epoch() != t.epoch {
@@ -263,12 +290,13 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 	if e.how == EndExpired || e.how == EndForced {
 		e.notBefore = m.Now.Add(t.lockDelay(e))
 	}
+	t.loadRaise(m, e, rec.Fencing)
 	t.wakeFree(e)
 }
 
 // Step takes one event in.
 func (t *Table) Step(m Moment, ev TableEvent) *Effects {
-	t.effects.Replies = t.effects.Replies[:0]
+	t.effects.Replies, t.effects.Notes = t.effects.Replies[:0], t.effects.Notes[:0]
 	switch ev := ev.(type) {
 	case Request:
 		t.request(m, ev)
@@ -296,6 +324,16 @@ func (t *Table) request(m Moment, r Request) {
 		t.forceRelease(m, r, c)
 	case Inspect:
 		t.inspect(m, r, c)
+	case GuardCall:
+		t.guardCall(m, r, c)
+	case ListGuards:
+		t.listGuards(m, r, c)
+	case RemoveGuard:
+		t.removeGuard(m, r, c)
+	case SetGuarding:
+		t.setGuarding(m, r, c)
+	case GetGuarding:
+		t.reply(r.ID, cmp.Or(t.guards.rules.record, &writv1.GuardingRecord{}))
 	}
 }
 
@@ -310,10 +348,11 @@ func (t *Table) NextDue() clock.Instant {
 // HeldCount is how many resources are held.
 func (t *Table) HeldCount() int { return t.held }
 
-// DirtyBytes bounds the size of what Dirty will hand over, with its keys.
+// DirtyBytes bounds the size of what Dirty and DirtyGuards will hand over, with its keys.
 func (t *Table) DirtyBytes() int { return t.dirtyBytes }
 
-// DirtyWrites is how many writes what Dirty will hand over takes: one a record, and one a changed checkpoint.
+// DirtyWrites bounds how many writes what Dirty and DirtyGuards will hand over takes: one a record, and one a changed
+// checkpoint.
 func (t *Table) DirtyWrites() int { return t.dirtyWrites }
 
 // Change is one changed record. A nil Record deletes it and its checkpoint.
@@ -356,6 +395,7 @@ func (t *Table) mark(e *entry) {
 
 // forget notes that the record has to be deleted.
 func (t *Table) forget(e *entry) {
+	t.dropRaise(e)
 	e.gone = true
 	t.changed(e)
 }
@@ -405,8 +445,12 @@ func (t *Table) full(rule int) bool {
 	return rule >= 0 && t.config.Policy.Rules[rule].MaxLeases > 0 && t.heldByRule[rule] >= t.config.Policy.Rules[rule].MaxLeases
 }
 
+// note tells something for the audit log.
+func (t *Table) note(n Note) { t.effects.Notes = append(t.effects.Notes, n) }
+
+// lockDelay is for storage that nothing guards.
 func (t *Table) lockDelay(e *entry) time.Duration {
-	if e.rule < 0 {
+	if e.rule < 0 || t.guarded(e.name) != nil {
 		return 0
 	}
 	return t.config.Policy.Rules[e.rule].LockDelay

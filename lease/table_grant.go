@@ -38,14 +38,35 @@ func (t *Table) acquire(m Moment, r Request, c Acquire) {
 		if e == nil {
 			e = t.newEntry(m, c.Resource, rule)
 		}
-		t.grant(m, e, waiter{acquire: c, call: r.ID, intake: r.Intake})
+		if t.fenced(m, e) {
+			t.grant(m, e, waiter{acquire: c, call: r.ID, intake: r.Intake})
+			return
+		}
+		t.awaitGuards(m, e, r, c)
 	case c.Wait <= 0:
 		t.refuse(r.ID, t.heldError(e))
 	case len(e.queue()) >= t.config.MaxWaiters:
 		t.refuse(r.ID, Errorf(ReasonLimit, "%d requests wait for %q already", len(e.queue()), c.Resource))
 	default:
-		t.enqueue(m, e, r, c)
+		t.enqueue(m, e, r, c, false)
 	}
+}
+
+// awaitGuards lets a request wait that nothing but guards stands in the way of: for a while even if it would not wait for
+// another holder.
+func (t *Table) awaitGuards(m Moment, e *entry, r Request, c Acquire) {
+	once := c.Wait <= 0
+	switch {
+	case once && len(e.queue()) > 0:
+		t.refuse(r.ID, t.fencingError(e))
+		return
+	case len(e.queue()) >= t.config.MaxWaiters:
+		t.refuse(r.ID, Errorf(ReasonLimit, "%d requests wait for %q already", len(e.queue()), c.Resource))
+		return
+	case once:
+		c.Wait = patience
+	}
+	t.enqueue(m, e, r, c, once)
 }
 
 // known answers a request that the entry has seen before: it is granted, it has ended, or it waits.
@@ -61,7 +82,7 @@ func (t *Table) known(m Moment, e *entry, r Request, c Acquire) bool {
 			if !mutant.On(mutant.ReplayWithoutExtending) {
 				t.extend(e, r.Intake)
 			}
-			t.reply(r.ID, e.grantReply(true))
+			t.reply(r.ID, t.grantReply(e, true))
 		}
 		return true
 	}
@@ -69,11 +90,16 @@ func (t *Table) known(m Moment, e *entry, r Request, c Acquire) bool {
 		t.refuse(r.ID, o.err(c.Resource))
 		return true
 	}
-	if w := t.byRequest[waitKey{c.Resource, c.Principal, c.RequestID}]; w != nil {
-		t.poll(m, w, r, c)
-		return true
+	w := t.byRequest[waitKey{c.Resource, c.Principal, c.RequestID}]
+	if w == nil {
+		return false
 	}
-	return false
+	if w.once && w.acquire.Instance == c.Instance {
+		t.answerWaiting(m, w) // that call has another to speak for it
+		return false
+	}
+	t.poll(m, w, r, c)
+	return true
 }
 
 func (t *Table) checkAcquire(rule int, c Acquire) *Error {
@@ -128,7 +154,7 @@ func (t *Table) grant(m Moment, e *entry, w waiter) {
 	if e.held {
 		panic(fmt.Sprintf("lease: grant of %q, which is held under %v", e.name, e.token))
 	}
-	token := t.takeToken()
+	token := t.nextToken(e)
 	if mutant.On(mutant.TokenResetAfterDelete) && e.token == 0 {
 		token = fence.Token(t.epoch)<<48 | 1
 	}
@@ -150,7 +176,7 @@ func (t *Table) grant(m Moment, e *entry, w waiter) {
 	t.wakeAt(e, e.deadline)
 	t.mark(e)
 	if w.call != 0 {
-		t.reply(w.call, e.grantReply(false))
+		t.reply(w.call, t.grantReply(e, false))
 	}
 }
 
@@ -204,6 +230,7 @@ func (t *Table) end(m Moment, e *entry, how End) {
 		e.notBefore = m.Now.Add(t.lockDelay(e))
 	}
 	t.mark(e)
+	t.retire(m, e)
 	t.promote(m, e)
 	if !e.held {
 		t.wakeFree(e)
@@ -220,10 +247,10 @@ func (t *Table) heldError(e *entry) *Error {
 	return err
 }
 
-func (e *entry) grantReply(replayed bool) *Grant {
+func (t *Table) grantReply(e *entry, replayed bool) *Grant {
 	return &Grant{
 		Resource: e.name, Token: e.token, Holder: e.by(), TTL: e.ttl, GrantedAt: e.grantedAt(),
-		RequestID: e.requestID, Checkpoint: e.checkpoint(), Replayed: replayed,
+		RequestID: e.requestID, Checkpoint: e.checkpoint(), Replayed: replayed, Guarded: t.guarded(e.name) != nil,
 	}
 }
 

@@ -5,6 +5,7 @@ package lease
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/writ-io/writ/lease/clock"
@@ -157,6 +158,11 @@ func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
 	case c.Token != 0 && c.Token != e.token:
 		t.refuse(r.ID, &Error{Reason: ReasonStaleToken, Resource: c.Resource, Token: e.token, Holder: e.by(),
 			Message: fmt.Sprintf("%q is held under token %v, not %v", c.Resource, e.token, c.Token)})
+	case c.Now && t.provable(e):
+		// Whoever is granted it next is granted it when every guard has been proved to refuse this holder, who may believe
+		// until then that it holds the resource.
+		t.end(m, e, EndForced)
+		t.reply(r.ID, t.info(m, e))
 	case c.Now:
 		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Resource: c.Resource, Token: e.token,
 			Message: fmt.Sprintf("no guard has proved that it refuses token %v of %q, so its holder may still be writing", e.token, c.Resource),
@@ -168,6 +174,12 @@ func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
 		}
 		t.reply(r.ID, t.info(m, e))
 	}
+}
+
+// provable says whether the next grant of a resource rests on proof alone: a guard covers it, and its rule takes nothing less.
+func (t *Table) provable(e *entry) bool {
+	rule := t.guarded(e.name)
+	return rule != nil && !rule.AllowUnproven && slices.ContainsFunc(t.guards.order, func(g *guard) bool { return g.covers(e.name) })
 }
 
 func (t *Table) inspect(m Moment, r Request, c Inspect) {
@@ -191,7 +203,7 @@ func (t *Table) inspect(m Moment, r Request, c Inspect) {
 func (t *Table) info(m Moment, e *entry) Info {
 	rec := e.record()
 	i := rec.Info()
-	i.Waiters = len(e.queue())
+	i.Waiters, i.Awaits = len(e.queue()), e.raise().names()
 	if e.held {
 		i.Remaining = max(e.deadline.Sub(m.Now), time.Duration(0))
 	}

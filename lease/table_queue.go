@@ -23,6 +23,8 @@ type waiter struct {
 	seq       uint64
 	entry     *entry // nil once it has left the queue
 	timer     int32  // its place in the timers, from 1; 0: none
+	// once: it waits for guards alone, and not for another holder; it is refused when its time is up.
+	once bool
 }
 
 type waitKey struct {
@@ -46,9 +48,9 @@ func (w *waiter) before(v *waiter) bool {
 	return w.seq < v.seq
 }
 
-func (t *Table) enqueue(m Moment, e *entry, r Request, c Acquire) {
+func (t *Table) enqueue(m Moment, e *entry, r Request, c Acquire, once bool) {
 	t.waitSeq++
-	w := &waiter{acquire: c, seq: t.waitSeq, entry: e}
+	w := &waiter{acquire: c, seq: t.waitSeq, entry: e, once: once}
 	queue := e.queue()
 	at := sort.Search(len(queue), func(i int) bool { return w.before(queue[i]) })
 	e.more().queue = slices.Insert(queue, at, w)
@@ -95,6 +97,11 @@ func (e *entry) place(w *waiter) int {
 // answerWaiting ends a poll and keeps the place for another third of the TTL.
 func (t *Table) answerWaiting(m Moment, w *waiter) {
 	e := w.entry
+	if w.once {
+		t.refuse(w.call, t.fencingError(e))
+		t.leave(w)
+		return
+	}
 	t.reply(w.call, &Waiting{Position: e.place(w) + 1, HeldBy: e.by(), HeldToken: e.token, Keep: w.third()})
 	t.hangUp(m, w)
 }
@@ -107,7 +114,11 @@ func (t *Table) hangUp(m Moment, w *waiter) {
 }
 
 func (t *Table) gone(m Moment, id CallID) {
-	if w := t.waiting[id]; w != nil {
+	switch w := t.waiting[id]; {
+	case w == nil:
+	case w.once:
+		t.leave(w)
+	default:
 		t.hangUp(m, w)
 	}
 }
@@ -131,7 +142,7 @@ func (t *Table) leave(w *waiter) {
 
 // promote gives a free resource to the first in the queue.
 func (t *Table) promote(m Moment, e *entry) {
-	for i := 0; i < len(e.queue()) && !e.held && e.notBefore <= m.Now && !t.full(int(e.rule)); {
+	for i := 0; i < len(e.queue()) && !e.held && e.notBefore <= m.Now && !t.full(int(e.rule)) && t.fenced(m, e); {
 		w := e.queue()[i]
 		switch {
 		case w.call == 0 && w.keepUntil <= m.Now:
@@ -141,7 +152,9 @@ func (t *Table) promote(m Moment, e *entry) {
 			if w.call != 0 {
 				t.answerWaiting(m, w)
 			}
-			i++
+			if w.entry != nil {
+				i++
+			}
 		default:
 			granted := *w
 			t.leave(w)

@@ -4,7 +4,7 @@ package lease
 
 import "github.com/writ-io/writ/lease/clock"
 
-// timed is an entry or a waiter. Each has one timer at most, which is never put off: one that finds nothing due sets the
+// timed is an entry, a waiter or a guard. Each has one timer at most, which is never put off: one that finds nothing due sets the
 // next.
 type timed interface{ timerPlace() *int32 }
 
@@ -135,6 +135,8 @@ func (t *Table) tick(m Moment, limit Tick) {
 			t.waiterDue(m, of)
 		case *entry:
 			t.entryDue(m, of)
+		case *guard:
+			t.guardDue(m, of)
 		}
 	}
 }

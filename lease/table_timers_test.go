@@ -86,3 +86,40 @@ func TestTimersComeInOrder(t *testing.T) {
 		last = first
 	}
 }
+
+// Who is set again for no earlier time keeps its turn.
+func TestATimerKeepsItsTurn(t *testing.T) {
+	var h timerHeap
+	entries := make([]entry, 3)
+	for _, i := range []int{0, 1, 2, 1, 0} {
+		h.set(&entries[i], 5)
+	}
+	h.set(&entries[1], 6)
+	for i := range entries {
+		if got := h.pop(); got != &entries[i] {
+			t.Errorf("turn %d is not that of who was set then", i)
+		}
+	}
+}
+
+// A place that nobody asks for is kept for a third of the TTL, and at the end of it goes to nobody.
+func TestAPlaceIsKeptUntilItsEnd(t *testing.T) {
+	for _, early := range []clock.Instant{0, 1} {
+		table := NewTable(TableConfig{}, 1)
+		table.Allow(1, 10)
+		now := clock.Instant(time.Hour)
+		ask := func(id CallID, c Command) {
+			if replies := table.Step(Moment{Now: now}, Request{ID: id, Intake: now, Command: c}).Replies; len(replies) > 0 && replies[0].Err != nil {
+				t.Fatal(replies[0].Err)
+			}
+		}
+		ask(1, Acquire{Caller: Caller{Principal: "a"}, Resource: "r", RequestID: "A", TTL: time.Minute})
+		ask(2, Acquire{Caller: Caller{Principal: "b"}, Resource: "r", RequestID: "B", TTL: 3 * time.Second, Wait: time.Second})
+		table.Step(Moment{Now: now}, Gone{ID: 2})
+		now = now.Add(time.Second) - early
+		ask(3, Release{Caller: Caller{Principal: "a"}, Ref: Ref{Resource: "r", Token: table.entries["r"].token}})
+		if held := table.entries["r"].held; held != (early > 0) {
+			t.Errorf("%v before the end of its place the waiter is granted: %v", early, held)
+		}
+	}
+}

@@ -60,6 +60,7 @@ var wireTable = [...]wireRow{
 	{ReasonResync, codes.OutOfRange, http.StatusGone, ExitError},
 	{ReasonNotGuarded, codes.FailedPrecondition, http.StatusPreconditionFailed, ExitRefused},
 	{ReasonConflict, codes.Aborted, http.StatusConflict, ExitRefused},
+	{ReasonFencing, codes.Unavailable, http.StatusServiceUnavailable, ExitPending},
 	{ReasonInternal, codes.Internal, http.StatusInternalServerError, ExitError},
 }
 

@@ -38,6 +38,8 @@ func StateToProto(s State) writv1.LeaseState {
 		return writv1.LeaseState_LEASE_STATE_HELD
 	case Ending:
 		return writv1.LeaseState_LEASE_STATE_ENDING
+	case Fencing:
+		return writv1.LeaseState_LEASE_STATE_FENCING
 	}
 	return writv1.LeaseState_LEASE_STATE_UNSPECIFIED
 }
@@ -49,6 +51,8 @@ func StateFromProto(s writv1.LeaseState) State {
 		return Free
 	case writv1.LeaseState_LEASE_STATE_HELD:
 		return Held
+	case writv1.LeaseState_LEASE_STATE_FENCING:
+		return Fencing
 	case writv1.LeaseState_LEASE_STATE_ENDING:
 		return Ending
 	case writv1.LeaseState_LEASE_STATE_UNSPECIFIED:
@@ -168,6 +172,11 @@ func InfoToProto(i *Info) *writv1.Lease {
 		Metadata:  i.Metadata,
 		Waiters:   wireCount(i.Waiters),
 		Revision:  i.Revision,
+		Fencing:   uint64(i.Fencing),
+		Awaits:    i.Awaits,
+	}
+	for _, p := range i.Proofs {
+		l.Proofs = append(l.Proofs, &writv1.LeaseProof{Guard: p.Guard, How: p.How.String()})
 	}
 	if !i.Token.IsZero() {
 		l.TokenText = i.Token.String()
@@ -184,6 +193,10 @@ func InfoToProto(i *Info) *writv1.Lease {
 // InfoFromProto converts what is known of a resource. It is information and confers nothing, so what is unusable in it
 // becomes zero instead of an error; nil becomes the zero Info.
 func InfoFromProto(l *writv1.Lease) Info {
+	var proofs []Proof
+	for _, p := range l.GetProofs() {
+		proofs = append(proofs, Proof{Guard: p.GetGuard(), How: proofNamed(p.GetHow())})
+	}
 	return Info{
 		Resource:  Resource(l.GetResource()),
 		State:     StateFromProto(l.GetState()),
@@ -196,7 +209,20 @@ func InfoFromProto(l *writv1.Lease) Info {
 		Remaining: max(0, l.GetRemaining().AsDuration()),
 		Waiters:   max(0, int(l.GetWaiters())),
 		Revision:  l.GetRevision(),
+		Fencing:   wireTokenFromProto(l.GetFencing()),
+		Proofs:    proofs,
+		Awaits:    l.GetAwaits(),
 	}
+}
+
+// proofNamed answers 0 for an unknown name.
+func proofNamed(name string) ProofHow {
+	for how := ProofAcked; how <= Unproven; how++ {
+		if how.String() == name {
+			return how
+		}
+	}
+	return 0
 }
 
 // RefToProto converts the name of a grant.

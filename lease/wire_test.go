@@ -44,6 +44,7 @@ var wireTable = []struct {
 	{lease.ReasonResync, codes.OutOfRange, 410, 1},
 	{lease.ReasonNotGuarded, codes.FailedPrecondition, 412, 2},
 	{lease.ReasonConflict, codes.Aborted, 409, 2},
+	{lease.ReasonFencing, codes.Unavailable, 503, 6},
 	{lease.ReasonInternal, codes.Internal, 500, 1},
 }
 

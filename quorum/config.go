@@ -25,6 +25,9 @@ type Config struct {
 	Policy   lease.Policy
 	// Retention is how long records of free resources are kept; 0: the table's default.
 	Retention time.Duration
+	// GuardLease is for how long a guard may go on admitting after its last contact, lease.MinGuardLease to MaxGuardLease; 0:
+	// lease.DefaultGuardLease.
+	GuardLease time.Duration
 	// TokenBlock is how many tokens are reserved at a time, 8,192 to 16,777,216; 0: the engine's default. A takeover skips
 	// what is left of a block.
 	TokenBlock uint64
@@ -71,6 +74,9 @@ func (c *Config) Validate() error {
 	}
 	if c.TokenBlock != 0 && (c.TokenBlock < minTokenBlock || c.TokenBlock > maxTokenBlock) {
 		return lease.Invalid("token_block", fmt.Sprintf("is %d", c.TokenBlock), fmt.Sprintf("use %d to %d", minTokenBlock, maxTokenBlock))
+	}
+	if c.GuardLease != 0 && (c.GuardLease < lease.MinGuardLease || c.GuardLease > lease.MaxGuardLease) {
+		return lease.Invalid("guard_lease", fmt.Sprintf("is %v", c.GuardLease), fmt.Sprintf("use %v to %v", lease.MinGuardLease, lease.MaxGuardLease))
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System()

@@ -43,6 +43,8 @@ type Engine struct {
 	// Recovery: grants are allowed from waitUntil on.
 	waitUntil clock.Instant
 	waitFor   string
+	// contradiction is the recovery that a guard's memory asks for; nil: none does.
+	contradiction *writv1.Recovery
 	// doubt asks for a round that shows whether the term is still this node's.
 	doubt bool
 	// overQuota refuses what makes the state grow.
@@ -120,11 +122,16 @@ type Loaded struct {
 	Identity    *writv1.IdentityRecord
 	Leases      []lease.Record
 	Checkpoints map[lease.Resource][]byte
+	Guards      []*writv1.GuardRecord
+	Guarding    *writv1.GuardingRecord
 	Nodes       []*writv1.NodeRecord
 	Members     []MemberInfo
 	Own         *writv1.WitnessRecord
 	Err         error
 }
+
+// guarded says whether the state has guards, or rules for them.
+func (l *Loaded) guarded() bool { return len(l.Guards) > 0 || len(l.Guarding.GetRules()) > 0 }
 
 // Submit is a request. Command is a lease.Command or one of BeginMemberChange, EndMemberChange.
 type Submit struct {
@@ -361,7 +368,7 @@ func (e *Engine) becomeFollower(m lease.Moment, retryAt clock.Instant) {
 	}
 	e.role, e.term, e.round, e.table, e.identity = Follower, 0, nil, nil, nil
 	e.queue, e.left, e.extra, e.extraBytes, e.dirtyID, e.reserved, e.unsent = nil, nil, nil, 0, false, 0, false
-	e.state, e.doubt, e.gather = Loaded{}, false, gather{}
+	e.state, e.doubt, e.gather, e.contradiction = Loaded{}, false, gather{}, nil
 	e.waitUntil, e.waitFor = clock.Never, ""
 	e.retryAt = retryAt
 }

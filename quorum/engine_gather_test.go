@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -183,5 +184,48 @@ func TestLargeRoundsDoNotWait(t *testing.T) {
 	}
 	if g.holds(clock.Instant(2*time.Millisecond), gatherEnough-1) {
 		t.Error("a round waits longer than the last one took")
+	}
+}
+
+// Waiting pays if a full round has come together, or three quarters of those who were answered have come back.
+func TestWhenWaitingHasPaid(t *testing.T) {
+	for _, c := range []struct {
+		answered, before, queued int
+		paid                     bool
+	}{
+		{8, 0, 8, true}, {8, 0, 6, true}, {8, 0, 5, false}, {8, 0, 0, false}, {8, 2, 8, true}, {8, 2, 7, false},
+		{500, 0, gatherEnough, true}, {500, 0, gatherEnough - 1, false},
+	} {
+		g := gather{answered: c.answered, queued: c.before, held: true, missed: 2}
+		g.started(recoveryStart, c.queued)
+		if g.missed == 0 != c.paid || g.rest > 0 == c.paid || g.held || g.began != recoveryStart {
+			t.Errorf("%d have come to %d who waited, of %d: %+v", c.queued-c.before, c.before, c.answered, g)
+		}
+	}
+	g := gather{answered: 8, missed: 2}
+	if g.started(recoveryStart, 0); g.missed != 2 || g.rest != 0 {
+		t.Errorf("a round that has not waited taught %+v", g)
+	}
+	var rests []int
+	for range 7 {
+		g = gather{answered: 8, held: true, missed: g.missed}
+		g.started(recoveryStart, 0)
+		rests = append(rests, g.rest)
+	}
+	if want := []int{8, 16, 32, 32, 32, 32, 32}; !slices.Equal(rests, want) {
+		t.Errorf("waiting is tried again after %v rounds, want %v", rests, want)
+	}
+}
+
+// After it has rested for its rounds, waiting is tried again.
+func TestARestFromWaitingEnds(t *testing.T) {
+	g := gather{rest: 2, began: recoveryStart}
+	for range 2 {
+		if g.done(recoveryStart.Add(time.Millisecond), 8, 0); g.holds(recoveryStart.Add(time.Millisecond), 1) {
+			t.Fatal("a round waits that rests from it")
+		}
+	}
+	if g.done(recoveryStart.Add(time.Millisecond), 8, 0); !g.holds(recoveryStart.Add(time.Millisecond), 1) {
+		t.Error("no round waits any more")
 	}
 }

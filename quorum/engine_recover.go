@@ -60,6 +60,8 @@ func (e *Engine) loaded(m lease.Moment, ev Loaded) {
 func (e *Engine) becomeReserving(m lease.Moment, finished *writv1.Recovery) {
 	e.role = Reserving
 	e.table = lease.NewTable(e.config.Table, e.epoch())
+	e.table.LoadGuards(m, e.state.Guards, e.state.Guarding)
+	guarded := e.state.guarded()
 	for i := range e.state.Leases {
 		rec := e.state.Leases[i]
 		e.table.Load(m, rec, e.state.Checkpoints[rec.Resource])
@@ -69,7 +71,7 @@ func (e *Engine) becomeReserving(m lease.Moment, finished *writv1.Recovery) {
 	e.identity.Ceiling += e.config.TokenBlock
 	e.table.Allow(first, first-1)
 	e.reserved, e.unsent = e.identity.Ceiling, true
-	e.identity.MaxTtlMs = max(e.identity.MaxTtlMs, e.config.Table.Policy.LongestTTL().Milliseconds())
+	e.identity.MaxTtlMs = max(e.identity.MaxTtlMs, e.longestPromise(guarded).Milliseconds())
 	if e.identity.Pending != nil || finished != nil {
 		// Whoever announced the change of membership is gone: what the store says happened, happened.
 		e.identity.Pending, e.identity.Members = nil, e.memberMap()
@@ -142,25 +144,24 @@ func (e *Engine) strangers(id *writv1.IdentityRecord) string {
 	if id == nil {
 		return ""
 	}
-	known := make(map[uint64]bool, len(id.Members))
+	missing := make(map[uint64]bool, len(id.Members))
 	for _, name := range slices.Sorted(maps.Keys(id.Members)) {
-		known[id.Members[name]] = true
+		missing[id.Members[name]] = true
 	}
-	missing := len(known)
 	for _, member := range e.members {
-		if known[member.ID] {
-			missing--
+		if missing[member.ID] {
+			delete(missing, member.ID)
 			continue
 		}
 		if p := id.Pending; p == nil || !p.Add || !slices.Contains(member.PeerURLs, p.PeerUrl) {
 			return fmt.Sprintf("member %x (%s) was not admitted by this quorum", member.ID, strings.Join(member.PeerURLs, ","))
 		}
 	}
-	if p := id.Pending; missing == 1 && p != nil && !p.Add && known[p.MemberId] {
-		return ""
+	if p := id.Pending; p != nil && !p.Add {
+		delete(missing, p.MemberId)
 	}
-	if missing > 0 {
-		return fmt.Sprintf("%d members left without being removed by this quorum", missing)
+	if len(missing) > 0 {
+		return fmt.Sprintf("%d members left without being removed by this quorum", len(missing))
 	}
 	return ""
 }
@@ -251,10 +252,27 @@ func (e *Engine) await(what string, done func(*writv1.NodeRecord) bool) bool {
 	return true
 }
 
+// longestPromise bounds for how long anybody may act on what this quorum has promised: a holder for its TTL, a guard for its
+// lease, and the storage for W more.
+func (e *Engine) longestPromise(guarded bool) time.Duration {
+	longest := e.config.Table.Policy.LongestTTL()
+	if guarded {
+		longest = max(longest, e.config.Table.LongestGuardLease())
+	}
+	return longest
+}
+
+// promiseGuards notes, with the first rule or guard, that guards may act on their leases from now on.
+func (e *Engine) promiseGuards() {
+	if ms := e.longestPromise(true).Milliseconds(); ms > e.identity.MaxTtlMs {
+		e.identity.MaxTtlMs, e.dirtyID = ms, true
+	}
+}
+
 // raiseEpoch commits an epoch above everything that any member remembers.
 func (e *Engine) raiseEpoch(m lease.Moment) {
-	highest := max(e.identity.Epoch, e.own.GetEpoch())
-	longest := max(e.identity.MaxTtlMs, e.config.Table.Policy.LongestTTL().Milliseconds(), e.own.GetMaxTtlMs())
+	highest := max(e.identity.Epoch, e.own.GetEpoch(), e.identity.Recovery.GetAbove())
+	longest := max(e.identity.MaxTtlMs, e.longestPromise(e.state.guarded()).Milliseconds(), e.own.GetMaxTtlMs())
 	for _, n := range e.nodes {
 		highest = max(highest, n.Witness.GetEpoch())
 		longest = max(longest, n.Witness.GetMaxTtlMs())
@@ -296,6 +314,34 @@ func (e *Engine) undisputed(m lease.Moment) bool {
 	e.effects.Warning = "a witness contradicts the state: " + reason
 	e.becomeFollower(m, m.Now)
 	return false
+}
+
+// contradicted says why what a guard remembers shows that this state is not the history that its tokens were handed out from;
+// nil if it shows no such thing.
+func (e *Engine) contradicted(command any) *writv1.Recovery {
+	c, ok := command.(lease.GuardCall)
+	if !ok || c.Request.GetEnrol() == nil {
+		return nil
+	}
+	token := fence.Token(c.Request.GetEnrol().GetWitnessed())
+	if !token.Valid() || token.Epoch() < e.epoch() || (token.Epoch() == e.epoch() && token.Sequence() <= e.identity.Ceiling) {
+		return nil
+	}
+	reason := because(fmt.Sprintf("the state's tokens go up to %d.%d, but guard %s remembers %v",
+		e.identity.Epoch, e.identity.Ceiling, c.Request.GetGuard(), token))
+	if reason == "" {
+		return nil
+	}
+	return &writv1.Recovery{Id: e.nonce, Reason: reason, Above: uint32(token.Epoch())}
+}
+
+// recoverAnew commits, before anything else is decided, that the state is foreign. The next term begins with the recovery.
+func (e *Engine) recoverAnew(m lease.Moment) {
+	e.identity.Recovery = e.contradiction
+	reason := e.contradiction.Reason
+	e.effects.Warning = "foreign state: " + reason + "; the epoch will be raised above every witness before anything is granted"
+	e.audit(m, audit.Record{Actor: "node/" + e.config.Node, Action: "quorum.foreign-state", Target: e.config.Cluster, Reason: reason})
+	e.send(nil, e.takeWrites())
 }
 
 func (e *Engine) foreignWitness() string {

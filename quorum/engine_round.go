@@ -18,7 +18,7 @@ import (
 
 // Limits of one round, within those of a commit. Requests come up to roundRequested writes and half of the bytes, and one
 // request more; then what expires comes up to roundWrites and roundBytes, and one record more. What is left is for that
-// record, of 24 KiB at most, and for the identity record.
+// record, of 34 KiB at most, and for the identity record.
 const (
 	roundRequested = 1024
 	roundWrites    = MaxCommitWrites - 64
@@ -41,6 +41,9 @@ func (e *Engine) submit(s Submit) {
 	case len(e.queue) >= e.config.MaxQueue:
 		e.refuse(s.ID, lease.Errorf(lease.ReasonLimit, "%d requests wait for the coordinator already", len(e.queue)))
 	default:
+		if e.role == Serving && e.contradiction == nil {
+			e.contradiction = e.contradicted(s.Command)
+		}
 		e.queue = append(e.queue, s)
 	}
 }
@@ -98,6 +101,10 @@ func (e *Engine) startRound(m lease.Moment) {
 	if len(e.left) > 0 {
 		e.dropLeft()
 	}
+	if e.contradiction != nil {
+		e.recoverAnew(m)
+		return
+	}
 	if e.gather.holds(m.Now, len(e.queue)) {
 		return
 	}
@@ -108,9 +115,9 @@ func (e *Engine) startRound(m lease.Moment) {
 		taken++
 	}
 	e.queue = append(e.queue[:0], e.queue[taken:]...)
-	replies = append(replies, e.table.Step(m, lease.Tick{
-		MaxWrites: roundWrites - len(e.extra), MaxBytes: roundBytes - e.extraBytes,
-	}).Replies...)
+	due := e.table.Step(m, lease.Tick{MaxWrites: roundWrites - len(e.extra), MaxBytes: roundBytes - e.extraBytes})
+	e.auditNotes(m, due.Notes)
+	replies = append(replies, due.Replies...)
 	e.reserve()
 	e.send(replies, e.writes())
 	if e.round != nil {
@@ -140,16 +147,42 @@ func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease
 		return append(replies, lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonLimit,
 			"the quorum's storage has reached its soft quota: no new resources until records are forgotten or the quota is raised")})
 	}
-	out := e.table.Step(m, lease.Request{ID: s.ID, Intake: s.Intake, Command: command}).Replies
+	step := e.table.Step(m, lease.Request{ID: s.ID, Intake: s.Intake, Command: command})
+	out := step.Replies
+	e.auditNotes(m, step.Notes)
+	switch c := command.(type) {
+	case lease.SetGuarding:
+		e.promiseGuards()
+	case lease.GuardCall:
+		if c.Request.GetEnrol() != nil {
+			e.promiseGuards()
+		}
+	}
 	if c, ok := command.(lease.ForceRelease); ok && out[len(out)-1].Err == nil {
 		// Its own answer is the last: the end of a lease that had run out may have served a waiter before.
 		info, _ := out[len(out)-1].Value.(lease.Info)
 		e.audit(m, audit.Record{
 			Actor: string(c.Principal), Action: "lease.force-release", Target: string(c.Resource), Reason: c.Reason,
-			Detail: map[string]string{"token": info.Token.Decimal(), "holder": info.Holder.String(), "remaining": info.Remaining.String()},
+			Detail: forced(c, info),
 		})
 	}
 	return append(replies, out...)
+}
+
+func forced(c lease.ForceRelease, info lease.Info) map[string]string {
+	detail := map[string]string{"token": info.Token.Decimal(), "holder": info.Holder.String(), "remaining": info.Remaining.String()}
+	if c.Now {
+		detail["now"] = "true"
+		detail["exception"] = "S4: until its deadline the holder believes that it holds the resource; guards refuse it"
+	}
+	return detail
+}
+
+// auditNotes puts what the table tells into the audit log.
+func (e *Engine) auditNotes(m lease.Moment, notes []lease.Note) {
+	for _, n := range notes {
+		e.audit(m, audit.Record{Actor: n.Actor, Action: n.Action, Target: n.Target, Reason: n.Reason, Detail: n.Detail})
+	}
 }
 
 // audit puts a record into the commit of this round, beside what it tells.
@@ -193,6 +226,16 @@ func (e *Engine) reserve() {
 func (e *Engine) writes() []Write {
 	var writes []Write
 	e.table.Dirty(func(c lease.Change) { writes = appendChange(writes, c) })
+	rules := e.table.DirtyGuards(func(c lease.GuardChange) {
+		w := Write{Key: GuardKey(c.Name)}
+		if c.Record != nil {
+			w.Value = marshal(c.Record)
+		}
+		writes = append(writes, w)
+	})
+	if rules != nil {
+		writes = append(writes, Write{Key: KeyGuarding, Value: marshal(rules)})
+	}
 	return append(writes, e.takeWrites()...)
 }
 
@@ -228,12 +271,15 @@ func appendChange(writes []Write, c lease.Change) []Write {
 	return append(writes, w)
 }
 
-func identityWrite(id proto.Message) Write {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(id)
+func identityWrite(id proto.Message) Write { return Write{Key: KeyIdentity, Value: marshal(id)} }
+
+// marshal encodes a record. Its texts have been checked when they came in.
+func marshal(rec proto.Message) []byte {
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(rec)
 	if err != nil {
-		panic(fmt.Sprintf("quorum: identity record: %v", err))
+		panic(fmt.Sprintf("quorum: %T: %v", rec, err))
 	}
-	return Write{Key: KeyIdentity, Value: value}
+	return value
 }
 
 // send starts a round if there is anything to commit, to answer or to find out.
@@ -284,6 +330,10 @@ func (e *Engine) roundDone(m lease.Moment, ev RoundDone) {
 	e.round = nil
 	e.gather.done(m.Now, len(r.replies), len(e.queue))
 	e.effects.Replies = append(e.effects.Replies, r.replies...)
+	if e.contradiction != nil && e.identity.Recovery != nil {
+		e.becomeFollower(m, m.Now)
+		return
+	}
 	if r.ceiling != 0 {
 		e.effects.Witness = &Witnessed{Epoch: e.epoch(), Incarnation: e.identity.Incarnation, Ceiling: r.ceiling}
 	}

@@ -268,10 +268,14 @@ func TestWithoutTokensTheEngineWaits(t *testing.T) {
 	d := serving(t, EngineConfig{TokenBlock: 10})
 	d.forgetful = true
 	var commands []any
-	for i := range 20 {
+	for i := range d.engine.table.TokensLeft() + 20 {
 		commands = append(commands, acquireOf("a", lease.Resource(fmt.Sprint(i)), "A"))
 	}
 	ids := d.submit(commands...)
+	d.run(time.Second)
+	if r, ok := d.replies[ids[len(ids)-1]]; ok {
+		t.Fatalf("there are more tokens than were allowed: %+v", r)
+	}
 	// What has run out may serve somebody who waits, which takes a token.
 	d.now = d.now.Add(time.Hour)
 	d.step(Tick{})
@@ -336,6 +340,32 @@ func TestAbandonedRequestsAreNotDecided(t *testing.T) {
 	}
 	if got, want := d.engine.Held(), len(kept)+2; got != want {
 		t.Errorf("%d leases are held, want %d", got, want)
+	}
+}
+
+// Who has gone makes room in a full queue.
+func TestAFullQueueDropsTheAbandoned(t *testing.T) {
+	d := serving(t, EngineConfig{MaxQueue: 4})
+	d.hold = true
+	d.submit(acquireOf("a", "first", "A"))
+	var commands []any
+	for i := range 5 {
+		commands = append(commands, acquireOf("a", lease.Resource(fmt.Sprint("r", i)), "A"))
+	}
+	ids := d.submit(commands...)
+	if r := d.replies[ids[4]]; r.Err == nil || r.Err.Reason != lease.ReasonLimit {
+		t.Fatalf("the fifth of four is answered with %+v", r)
+	}
+	d.step(Abandoned{ID: ids[0]})
+	more := d.submit(acquireOf("a", "more", "A"))[0]
+	if r, ok := d.replies[more]; ok {
+		t.Fatalf("there is room in the queue, but %+v", r)
+	}
+	d.hold = false
+	d.step(RoundDone{Round: d.round})
+	d.run(time.Millisecond)
+	if _, ok := d.replies[ids[0]]; ok || d.replies[more].Err != nil || d.engine.Held() != 5 {
+		t.Errorf("%d leases are held, answers are %+v", d.engine.Held(), d.replies)
 	}
 }
 

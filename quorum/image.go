@@ -154,6 +154,10 @@ func (i *Image) Loaded() (Loaded, error) {
 	}
 	var failed error
 	i.Ascend(Prefix, func(e Entry) bool {
+		if _, ok := cutKey(e.Key, prefixGuard); ok || e.Key == KeyGuarding {
+			failed = out.guarding(e)
+			return failed == nil
+		}
 		if name, ok := cutKey(e.Key, prefixCheckpoint); ok {
 			out.Checkpoints[lease.Resource(name)] = e.Value
 			return true
@@ -170,4 +174,21 @@ func (i *Image) Loaded() (Loaded, error) {
 		return true
 	})
 	return out, failed
+}
+
+// guarding takes the record of a guard, or of the rules, in.
+func (l *Loaded) guarding(e Entry) error {
+	var into proto.Message
+	if e.Key == KeyGuarding {
+		l.Guarding = &writv1.GuardingRecord{}
+		into = l.Guarding
+	} else {
+		rec := &writv1.GuardRecord{}
+		l.Guards = append(l.Guards, rec)
+		into = rec
+	}
+	if err := proto.Unmarshal(e.Value, into); err != nil {
+		return fmt.Errorf("%s: %w", e.Key, err)
+	}
+	return nil
 }

@@ -20,10 +20,14 @@ const (
 	// KeyIdentity holds the IdentityRecord.
 	KeyIdentity = Prefix + "identity"
 
+	// KeyGuarding holds the GuardingRecord.
+	KeyGuarding = Prefix + "guarding"
+
 	prefixLease      = Prefix + "lease/"
 	prefixCheckpoint = Prefix + "checkpoint/"
 	prefixNode       = Prefix + "node/"
 	prefixAudit      = Prefix + "audit/"
+	prefixGuard      = Prefix + "guard/"
 )
 
 func cutKey(key, prefix string) (string, bool) { return strings.CutPrefix(key, prefix) }
@@ -36,6 +40,9 @@ func CheckpointKey(name lease.Resource) string { return prefixCheckpoint + strin
 
 // NodeKey is where a node announces itself.
 func NodeKey(name string) string { return prefixNode + name }
+
+// GuardKey is where the record of a guard stands.
+func GuardKey(name string) string { return prefixGuard + name }
 
 // AuditKey is where an audit record stands: fixed width, so that keys sort by sequence.
 func AuditKey(sequence uint64) string { return fmt.Sprintf("%s%020d", prefixAudit, sequence) }

@@ -80,7 +80,7 @@ func Start(config Config, member Member) (*Service, error) {
 	}
 	s.engine = NewEngine(EngineConfig{
 		Node: config.Name, Cluster: config.Cluster, TokenBlock: config.TokenBlock,
-		Table:      lease.TableConfig{Policy: config.Policy, Retention: config.Retention},
+		Table:      lease.TableConfig{Policy: config.Policy, Retention: config.Retention, GuardLease: config.GuardLease},
 		RetryClaim: max(config.Election/10, 10*time.Millisecond),
 	})
 	s.view = newView(member, config.Logger.Named("view"))

@@ -22,13 +22,14 @@ func TestResumeTokens(t *testing.T) {
 		{Resume{Incarnation: "i", Revision: 7}, "i:7", 8},
 		{Resume{Incarnation: "i"}, "i:0", 1},
 		{Resume{Incarnation: "i", Revision: 7, Told: 3}, "i:7:3", 7},
+		{Resume{Incarnation: "i", Revision: 1<<62 - 1}, "i:4611686018427387903", 1 << 62},
 	} {
 		got, err := ParseResume(c.token)
 		if err != nil || got != c.at || c.at.String() != c.token || c.at.From() != c.from {
 			t.Errorf("%q is %+v, %v, from %d", c.token, got, err, got.From())
 		}
 	}
-	for _, token := range []string{"", ":", ":7", "i", "i:", "i:x", "i:-1", "i:7:", "i:7:0", "i:7:-1", "i:7:1:1", "i:9223372036854775807"} {
+	for _, token := range []string{"", ":", ":7", "i", "i:", "i:x", "i:-1", "i:7:", "i:7:0", "i:7:-1", "i:7:1:1", "i:4611686018427387904", "i:9223372036854775807"} {
 		if got, err := ParseResume(token); !errors.Is(err, lease.ErrInvalid) || got != (Resume{}) {
 			t.Errorf("%q: %+v, %v", token, got, err)
 		}

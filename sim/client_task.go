@@ -31,6 +31,7 @@ type task struct {
 	until       clock.Instant // of belief; 0: not to be believed now
 	checkpoints uint64        // sent under it
 	grant       uint64        // counts leases, so that timers of an earlier one are told apart
+	rewriting   uint64        // the lease under which a guarded list is being rewritten; 0: none is
 }
 
 type phase uint8
@@ -74,6 +75,10 @@ func (t *task) attempt() {
 	}
 	if c.retiring() {
 		t.giveUp()
+		return
+	}
+	if c.run.unruled(t.resource) {
+		t.again(100 * time.Millisecond)
 		return
 	}
 	sent := c.look()
@@ -240,6 +245,9 @@ func (t *task) release(until clock.Instant, op *sampled, attempt int) {
 func (t *task) over() {
 	t.phase = resting
 	c := t.client
+	if t.token != 0 && len(c.run.through[t.resource]) > 0 && c.spec.Write > 0 && c.dice.Chance(300) {
+		c.haunt(t.resource, t.token, 1+c.dice.Intn(5))
+	}
 	c.process.After(c.dice.About(max(c.spec.Think, time.Millisecond)), t.next)
 }
 
@@ -340,5 +348,16 @@ func (t *task) write() {
 			c.run.judge.Overran(c.spec.Name, t.resource, t.token, late)
 		}
 	}
-	c.run.storage.append(c, t.resource, t.token)
+	if len(c.run.through[t.resource]) == 0 {
+		c.run.storage.append(c, t.resource, t.token)
+		return
+	}
+	if grant := t.grant; t.rewriting != grant { // one after the other
+		t.rewriting = grant
+		c.rewrite(t.resource, t.token, func() {
+			if t.rewriting == grant {
+				t.rewriting = 0
+			}
+		})
+	}
 }

@@ -2,7 +2,7 @@
 // on one goroutine, from one seed, and holds the run to the invariants of docs/INVARIANTS.md.
 //
 // What runs is what ships: quorum.Engine and quorum.Image on every node, lease.Table below them, the rules of witnesses and
-// of watches, lease.Keeper in every client. Simulated is what is around them: clocks, the network, disks, processes, raft's
+// of watches, lease.Keeper in every client, gate.Gate in every guard. Simulated is what is around them: clocks, the network, disks, processes, raft's
 // replicas and the operator (packages world and store). What happens is a plan (package plan): drawn from a seed, or written
 // as a scenario. docs/SIMULATION.md tells how to use it and how to read what it says.
 //
@@ -25,17 +25,20 @@
 // That a clean sweep means more than that these plans broke nothing that is looked at. [Marks] say which situations a sweep
 // was in, and mutants (package mutant) which bugs it would have found.
 //
-// S2, S6, S8 and D2 are not checked, as what they are about does not exist yet: guards in front of storage, regions that are
-// promoted, and the approvals for that. S3 is checked in one form, a storage that compares tokens atomically with what it
-// writes. S7 is checked of lease.Keeper; that "writ run" kills what it started is tested with real processes. Code that is
+// S6 and S8 are not checked, as what they are about does not exist yet: regions that are promoted, and the approvals for that.
+// S2 and S3 are checked of storage that compares tokens atomically with what it writes, and of storage that compares nothing and is
+// reached through guards alone; then not any more where a rule has ever let guards go on without contact and the quorum is put
+// back to a backup, which may not know of one of them. S7 is checked of lease.Keeper; that "writ run" kills what it started is tested with real processes. Code that is
 // not simulated is not tested: gRPC and REST, certificates, policy files, the adapter to etcd, lease.Client around the keeper,
-// quorum.Service around the engine.
+// quorum.Service around the engine, guard.Guard around the gate, its floor store and its proxy.
 //
 // # What it assumes
 //
 // Clocks within the ρ that production allows for, unless they miss time altogether, which a watchdog has to notice; a freeze of
 // less than a second is below its notice and is not drawn. Disks keep what they have flushed, unless they are wiped, or put
-// back to what they were fifteen seconds before or longer: a witness notes how far the log is every five seconds. Nobody lies:
+// back to what they were fifteen seconds before or longer: a witness notes how far the log is every five seconds. A guard before a
+// storage that compares nothing stands still for no longer than half of W in any guard lease, and what it has forwarded when its
+// connection breaks is carried out within nine twentieths of W, or not at all. Nobody lies:
 // a process that is faulty stops, restarts or is late.
 //
 // # How it fails

@@ -2,10 +2,8 @@ package sim
 
 import (
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/sim/plan"
 	"github.com/writ-io/writ/sim/trace"
 	"github.com/writ-io/writ/sim/world"
@@ -69,6 +67,9 @@ func (r *run) processes() []*world.Process {
 	for _, w := range r.watches {
 		all = append(all, w.process)
 	}
+	for _, g := range r.guards {
+		all = append(all, g.process)
+	}
 	return all
 }
 
@@ -106,6 +107,11 @@ func (r *run) actor(p *world.Process) actor {
 			return w
 		}
 	}
+	for _, g := range r.guards {
+		if g.process == p {
+			return g
+		}
+	}
 	return nil
 }
 
@@ -122,8 +128,11 @@ func (r *run) begin(f plan.Fault) (end func()) {
 		return r.each(a, func(p *world.Process) func() { return r.harm(f, p) })
 	case plan.SlowDisk, plan.FullDisk, plan.Wipe, plan.OldDisk:
 		return r.each(a, func(p *world.Process) func() {
-			if n, ok := r.actor(p).(*node); ok {
-				return r.disk(f, n)
+			switch who := r.actor(p).(type) {
+			case *node:
+				return r.disk(f, who)
+			case *guard:
+				return r.guardDisk(f, who)
 			}
 			return nil
 		})
@@ -226,6 +235,8 @@ func (r *run) harm(f plan.Fault, p *world.Process) (end func()) {
 			r.store.Disk(p).Torn = true
 			n.crash()
 			r.store.Disk(p).Torn = false
+		} else if g, ok := who.(*guard); ok {
+			g.crash()
 		}
 		return who.start
 	case plan.CrashLoop:
@@ -247,6 +258,10 @@ func (r *run) harm(f plan.Fault, p *world.Process) (end func()) {
 		r.story.band([]*world.Process{p}, trace.BandClock, f.String())()
 		return nil
 	default: // it stands still, below
+	}
+	if g, ok := who.(*guard); ok {
+		r.stall(f, g)
+		return nil
 	}
 	if p.Paused() || !p.Up() {
 		return nil
@@ -317,6 +332,13 @@ func (r *run) scheduleOldDisk(f plan.Fault) {
 	})
 	r.world.At(f.At, func() {
 		r.story.event(nil, trace.EventFault, "fault: %s", f)
+		for _, p := range r.actors(f.A) {
+			if g, ok := r.actor(p).(*guard); ok {
+				if end := r.guardDisk(f, g); end != nil {
+					r.world.After(f.For, end)
+				}
+			}
+		}
 		for _, n := range r.nodes {
 			if images[n] == nil || !n.process.Up() {
 				continue
@@ -332,68 +354,4 @@ func (r *run) scheduleOldDisk(f plan.Fault) {
 			r.world.After(f.For, n.start)
 		}
 	})
-}
-
-// operate does what an operator does.
-func (r *run) operate(f plan.Fault, a []*world.Process) (end func()) {
-	var first *node
-	for _, p := range a {
-		if n, ok := r.actor(p).(*node); ok && first == nil {
-			first = n
-		}
-	}
-	what := strings.TrimSpace(string(f.Kind) + " " + strings.Join(f.A, " "))
-	switch f.Kind {
-	case plan.Move:
-		r.oper.want(what, func(done func(bool)) { r.oper.move(first, func(bool) { done(true) }) })
-	case plan.AddNode:
-		if first != nil {
-			r.oper.want(what, func(done func(bool)) { r.oper.add(first, done) })
-		}
-	case plan.RemoveNode:
-		if first != nil {
-			r.oper.want(what, func(done func(bool)) {
-				r.oper.remove(first, func(ok bool) {
-					if ok {
-						first.crash()
-						first.removed = true
-					}
-					done(ok)
-				})
-			})
-		}
-	case plan.Force:
-		for _, name := range f.A {
-			tries := 0
-			r.oper.want(what, func(done func(bool)) {
-				tries++
-				r.oper.force(lease.Resource(name), func(ok bool) { done(ok || tries > 3) })
-			})
-		}
-	case plan.Backup:
-		r.oper.want(what, r.oper.takeBackup)
-	case plan.Restore:
-		if r.oper.backup != nil {
-			r.oper.restore()
-		}
-	case plan.NewCluster:
-		if first != nil {
-			r.oper.newCluster(first)
-		}
-	case plan.Twice:
-		var chosen []*client
-		for _, c := range r.clients {
-			if len(f.A) == 0 || slices.Contains(a, c.process) {
-				c.twice = true
-				chosen = append(chosen, c)
-			}
-		}
-		return func() {
-			for _, c := range chosen {
-				c.twice = false
-			}
-		}
-	default:
-	}
-	return nil
 }

@@ -74,6 +74,11 @@ func (r *run) mend() {
 			n.start()
 		}
 	}
+	for _, g := range r.guards {
+		g.disk.full, g.disk.slower = false, 0
+		g.process.Resume()
+		g.start()
+	}
 	for _, c := range r.clients {
 		c.twice = false
 		if c.process.Paused() {
@@ -95,6 +100,10 @@ func (r *run) patience() time.Duration {
 	// A waiter that is gone keeps its place for a third of its TTL after each third that it asked for, and is served at
 	// most once before that.
 	patience := 2*r.longestTTL() + p.LockDelay + 4*p.Election + 40*r.roundTrip() + 5*time.Second
+	patience += r.guardPatience()
+	if r.oper.restored > 0 && len(r.guards) > 0 {
+		patience += r.guardLease() + lease.MaxGuardSlack // a rebuilt quorum waits for guards that it does not know of
+	}
 	if r.oper.restored > 0 {
 		patience += max(p.MaxTTL, lease.DefaultMaxTTL) + 2*witnessEvery + 4*p.Election
 	}

@@ -37,6 +37,25 @@ const (
 	MarkMoved                         // the coordinator was moved
 	MarkTokensReserved                // a block of tokens was reserved beside ordinary rounds
 	MarkHealed                        // everything was healed and made progress
+	MarkGuardRefused                  // a guard refused a stale token
+	MarkGuardParked                   // a write waited for its turn, and had it
+	MarkGuardDraining                 // a floor was raised while older writes were under way
+	MarkGuardCut                      // older writes were cut, and waited out
+	MarkGuardDrainTimeout             // a write waited for older ones in vain
+	MarkGuardLapsed                   // a grant rests on a guard lease that had run out
+	MarkGuardReentered                // a guard that was out enrolled again
+	MarkGuardRolledBack               // a guard enrolled whose floors had gone back
+	MarkGuardFloorsLost               // a guard enrolled whose floors were lost
+	MarkGuardMidRaise                 // a guard enrolled while a resource was being raised
+	MarkGuardOpenAwaited              // a guard was out that may go on without contact, and was waited for
+	MarkTakeoverMidRaise              // a coordinator took over while a resource was being raised
+	MarkGuardIsolated                 // a guard without contact refused
+	MarkGuardStoreFailed              // a guard could not write its floors down
+	MarkGuardSuspicion                // a guard's clock had missed time
+	MarkGuardAttested                 // an operator answered for a guard
+	MarkGuardLeft                     // a guard left in order
+	MarkGuardRules                    // a rule was opened or closed
+	MarkForcedNow                     // an operator took a lease away without waiting for its end
 
 	markCount
 )
@@ -48,6 +67,10 @@ var markNames = [markCount]string{
 	"zombie-refused", "checkpoint-passed", "wait-cancelled", "grant-cancelled", "contended", "forced-release", "lock-delay",
 	"forwarded", "watch-resumed", "watch-resync", "learner-promoted", "member-replaced", "start-refused", "foreign-state",
 	"epoch-raised", "disk-full", "torn-write", "coordinator-moved", "tokens-reserved", "healed",
+	"guard-refused", "guard-parked", "guard-raised-while-draining", "guard-cut", "guard-drain-timeout", "guard-lapsed",
+	"guard-reentered", "guard-rolled-back", "guard-floors-lost", "guard-enrolled-mid-raise", "guard-open-awaited",
+	"takeover-mid-raise", "guard-isolated", "guard-store-failed", "guard-suspicion", "guard-attested", "guard-left",
+	"guard-rules-changed", "forced-now",
 }
 
 func (m Mark) String() string { return markNames[m] }

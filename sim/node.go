@@ -44,6 +44,8 @@ type node struct {
 	earlier quorum.Progress // of the member, when the witness was last told
 	telling bool            // an announcement is under way
 	streams []*stream
+	talks   []*conversation // with guards
+	hurried quorum.Term     // guards have been told who claimed it
 }
 
 // reaching waits for the image to come to a revision.
@@ -99,10 +101,11 @@ func (n *node) start() {
 	n.member, n.image, n.open = member, quorum.NewImage(), make(map[lease.CallID]*served)
 	n.engine = quorum.NewEngine(quorum.EngineConfig{
 		Node: n.name(), Cluster: clusterName, TokenBlock: n.run.tokenBlock, RetryClaim: max(n.run.plan.Election/10, 10*time.Millisecond),
-		Table: lease.TableConfig{Policy: n.run.policy(), Retention: n.run.plan.Retention},
+		Table: lease.TableConfig{Policy: n.run.policy(), Retention: n.run.plan.Retention, GuardLease: n.run.guardLease()},
 	})
 	n.alarm = n.process.NewAlarm(func() { n.step(quorum.Tick{}) })
 	n.reached, n.notes, n.telling, n.term, n.streams = nil, nil, false, 0, nil
+	n.talks, n.hurried = nil, 0
 	n.round, n.earlier, n.stop = roundUnderWay{}, quorum.Progress{}, func() {}
 	member.OnChange(n.storeChanged)
 	n.load()
@@ -143,6 +146,9 @@ func (n *node) crash() {
 	n.run.story.downAt(n.process)
 	for _, s := range n.streams {
 		s.broken = true
+	}
+	for _, c := range n.talks {
+		c.broken = true
 	}
 	n.engine = nil
 }
@@ -214,6 +220,9 @@ func (n *node) roleChanged(was, now quorum.Role) {
 	}
 	if now != quorum.Serving {
 		return
+	}
+	if n.run.judge.Fencing() > 0 {
+		n.run.mark(MarkTakeoverMidRaise)
 	}
 	for _, o := range n.run.nodes {
 		if o == n || !o.decides() {
@@ -346,6 +355,7 @@ func (n *node) advanced(told bool) {
 	}
 	if told {
 		n.herald()
+		n.hurry()
 	}
 }
 

@@ -20,8 +20,9 @@ type operator struct {
 	backup   *store.Backup
 	recovery time.Duration
 	attempts uint64
-	since    time.Duration // when the first chore was begun
-	restored int           // how often the quorum was restored
+	since    time.Duration   // when the first chore was begun
+	restored int             // how often the quorum was restored
+	open     map[string]bool // rules that let guards go on without contact, by prefix
 }
 
 // chore is something to be done; do is called until it calls done with true.
@@ -30,7 +31,13 @@ type chore struct {
 	do   func(done func(bool))
 }
 
-func newOperator(r *run) *operator { return &operator{run: r} }
+func newOperator(r *run) *operator {
+	o := &operator{run: r, open: make(map[string]bool)}
+	for _, rule := range r.plan.Rules {
+		o.open[rule.Prefix] = rule.Open
+	}
+	return o
+}
 
 // want puts a chore behind those that wait.
 func (o *operator) want(what string, do func(done func(bool))) {
@@ -243,8 +250,8 @@ func (o *operator) move(to *node, done func(bool)) {
 	done(true)
 }
 
-// force takes the lease of a resource away from whoever holds it.
-func (o *operator) force(name lease.Resource, done func(bool)) {
+// force takes the lease of a resource away from whoever holds it; now: before it has run out, where guards refuse its holder.
+func (o *operator) force(name lease.Resource, now bool, done func(bool)) {
 	c := o.run.coordinator()
 	token, held := o.run.judge.Held(name)
 	if c == nil || !held {
@@ -252,11 +259,16 @@ func (o *operator) force(name lease.Resource, done func(bool)) {
 		return
 	}
 	command := lease.ForceRelease{
-		Caller: lease.Caller{Principal: "operator"}, Ref: lease.Ref{Resource: name, Token: token}, Reason: "simulated",
+		Caller: operatorCaller, Ref: lease.Ref{Resource: name, Token: token}, Reason: "simulated", Now: now,
+	}
+	if now {
+		o.run.sample.end(name)
 	}
 	o.run.judge.Asked(command)
 	c.do(command, func(r lease.Reply) {
-		if r.Err == nil {
+		if r.Err == nil && now {
+			o.run.mark(MarkForcedNow)
+		} else if r.Err == nil {
 			o.run.mark(MarkForced)
 		}
 		done(r.Err == nil || known(r.Err))
@@ -283,6 +295,7 @@ func (o *operator) restore() {
 	}
 	o.chores = nil
 	o.restored++
+	defer o.excuse()
 	var processes []*world.Process
 	for _, n := range o.run.nodes {
 		if n.removed {
@@ -310,6 +323,7 @@ func (o *operator) restore() {
 func (o *operator) newCluster(first *node) {
 	o.chores = nil
 	o.restored++
+	defer o.excuse()
 	for _, n := range o.run.nodes {
 		n.crash()
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/sim/judge"
 	"github.com/writ-io/writ/sim/mutant"
@@ -52,11 +53,16 @@ type run struct {
 	nodes   []*node
 	clients []*client
 	watches []*watcher
+	guards  []*guard
+	through map[lease.Resource][]*guard    // what guarded resources are written through
+	known   map[string]*writv1.GuardRecord // of the guards, as committed
 	storage *storage
 	oper    *operator
 	sample  *sample
 
 	tokenBlock uint64 // of every node
+	ruled      bool   // the rules are set: guarded resources may be taken
+	everOpen   bool   // a rule has let guards go on without contact
 	lineage    int
 	cuts       int  // network faults that are in effect
 	winding    bool // clients take no more leases
@@ -109,6 +115,7 @@ func newRun(p plan.Plan, o Options) *run {
 	for i := range p.Watchers {
 		r.watches = append(r.watches, newWatcher(r, p.Watchers[i]))
 	}
+	r.newGuards()
 	r.oper = newOperator(r)
 	return r
 }
@@ -140,6 +147,12 @@ func (r *run) carryOut() {
 	for _, w := range r.watches {
 		w.start()
 	}
+	for _, g := range r.guards {
+		g.start()
+	}
+	if len(r.plan.Rules) > 0 {
+		r.oper.rule()
+	}
 	r.schedule()
 	r.world.Run(r.plan.Duration)
 	r.heal()
@@ -153,6 +166,9 @@ func (r *run) committed(lineage int, c quorumChange) {
 	r.judge.Committed(lineage, c)
 	r.story.committed(r, c)
 	r.world.Note(uint64(c.Revision))
+	if len(r.guards) > 0 {
+		r.guardsCommitted(c)
+	}
 }
 
 // granted notes how a resource came to its holder.
@@ -165,6 +181,9 @@ func (r *run) granted(g judge.Grant) {
 	}
 	if g.After == lease.EndExpired && r.cuts > 0 {
 		r.mark(MarkExpiryInPartition)
+	}
+	if g.Proved(lease.ProofLapsed) {
+		r.mark(MarkGuardLapsed)
 	}
 	if g.NewEpoch {
 		r.mark(MarkEpochRaised)

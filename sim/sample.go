@@ -74,6 +74,13 @@ func (s *sample) call(t *task, kind history.Kind) *sampled {
 	return op
 }
 
+// end ends the recording of a resource, of which something happens that the history's model does not know.
+func (s *sample) end(name lease.Resource) {
+	if name == s.resource {
+		s.until = min(s.until, s.run.world.Now())
+	}
+}
+
 func (s *sample) acquiring(t *task) *sampled {
 	op := s.call(t, history.Acquire)
 	if op != nil {
@@ -102,7 +109,7 @@ func (s *sample) read(op *sampled, info lease.Info, err *lease.Error) {
 		op.Outcome, op.Return = history.NotFound, s.run.world.Now()
 	case err == nil:
 		op.Outcome, op.Return = history.OK, s.run.world.Now()
-		op.Saw = history.Sight{Token: uint64(info.Token), Holder: info.RequestID, Free: info.State == lease.Free}
+		op.Saw = history.Sight{Token: uint64(info.Token), Holder: info.RequestID, Free: info.State == lease.Free || info.State == lease.Fencing}
 		switch info.End {
 		case lease.EndReleased:
 			op.Saw.End = history.EndReleased

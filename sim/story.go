@@ -41,6 +41,9 @@ func newStory(p plan.Plan, now func() time.Duration) *story {
 	for _, w := range p.Watchers {
 		s.lane(w.Name, w.Region, trace.LaneClient)
 	}
+	for _, g := range p.Guards {
+		s.lane(g.Name, g.Region, trace.LaneGuard)
+	}
 	s.lane("storage", "", trace.LaneStorage)
 	return s
 }
@@ -166,17 +169,22 @@ func (s *story) belief(p *world.Process, name lease.Resource, token fence.Token,
 	}
 }
 
-// write draws an attempt to write to the storage.
+// write draws an attempt to write at the storage.
 func (s *story) write(p *world.Process, name lease.Resource, token fence.Token, accepted bool, floor fence.Token) {
+	s.attempted(p, name, token, accepted, floor)
+	if !accepted {
+		s.event(p, trace.EventAnswer, "the storage refuses %s under %v: it has seen %v", name, token, floor)
+	}
+}
+
+// attempted draws an attempt to write, at the storage or at a guard before it.
+func (s *story) attempted(p *world.Process, name lease.Resource, token fence.Token, accepted bool, floor fence.Token) {
 	if s == nil {
 		return
 	}
 	s.trace.Writes = append(s.trace.Writes, trace.Write{
 		Lane: s.of(p), Resource: string(name), Token: uint64(token), At: s.now(), Accepted: accepted, Floor: uint64(floor),
 	})
-	if !accepted {
-		s.event(p, trace.EventAnswer, "the storage refuses %s under %v: it has seen %v", name, token, floor)
-	}
 }
 
 // finish answers the story of a run that is over.

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,7 +21,7 @@ func TestDrawnPlansAreClean(t *testing.T) {
 	for _, store := range []plan.Store{plan.Raft, plan.Fast} {
 		t.Run(string(store), func(t *testing.T) {
 			sum := sim.Sweep{
-				From: 1, Seeds: 20, Draw: plan.DrawOptions{Duration: duration, Store: store},
+				From: *from, Seeds: *seeds, Draw: plan.DrawOptions{Duration: duration, Store: store},
 				Each: func(p plan.Plan, r *sim.Result) bool {
 					if len(r.Violations) > 0 {
 						t.Errorf("seed %d:\n%s\n%v\nTo see it again: go run ./cmd/writ sim run --seed %d --duration %v --store %s",
@@ -29,10 +30,37 @@ func TestDrawnPlansAreClean(t *testing.T) {
 					return true
 				},
 			}.Run(t.Context())
-			if sum.Seeds != 20 || sum.Simulated < 20*duration {
+			if sum.Seeds != *seeds || sum.Simulated < time.Duration(*seeds)*duration {
 				t.Errorf("%d seeds in %v of simulated time", sum.Seeds, sum.Simulated)
 			}
 			t.Logf("%v in %v, %d operations", sum.Simulated.Round(time.Second), sum.Wall.Round(time.Millisecond), sum.Operations)
+		})
+	}
+}
+
+var (
+	from  = flag.Uint64("from", 1, "the first seed of drawn plans")
+	seeds = flag.Uint64("seeds", 20, "how many drawn plans of each kind")
+)
+
+// Nor do plans that all have guards.
+func TestDrawnGuardsAreClean(t *testing.T) {
+	const duration = 2 * time.Minute
+	for _, store := range []plan.Store{plan.Raft, plan.Fast} {
+		t.Run(string(store), func(t *testing.T) {
+			sum := sim.Sweep{
+				From: *from, Seeds: *seeds / 2, Draw: plan.DrawOptions{Duration: duration, Store: store, Guards: true},
+				Each: func(p plan.Plan, r *sim.Result) bool {
+					if len(r.Violations) > 0 {
+						t.Errorf("seed %d:\n%s\n%v", r.Seed, violations(r), p)
+					}
+					return true
+				},
+			}.Run(t.Context())
+			if sum.Seeds != *seeds/2 {
+				t.Errorf("%d seeds", sum.Seeds)
+			}
+			t.Logf("%v in %v, %d operations; marks %v", sum.Simulated.Round(time.Second), sum.Wall.Round(time.Millisecond), sum.Operations, sum.Marks)
 		})
 	}
 }

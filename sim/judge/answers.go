@@ -24,6 +24,9 @@ func (j *Judge) Asked(command lease.Command) {
 		r := j.resource(c.Resource)
 		r.forced[r.token] = true // whichever there is; the one after it would have to be asked for anew
 		r.forced[c.Token] = true
+		if c.Now {
+			r.forcedNow[c.Token] = true
+		}
 	case lease.Checkpoint:
 		j.checkpoints[string(c.Data)] = order{c.Token, c.Sequence}
 	case lease.Acquire, lease.Renew, lease.Inspect:
@@ -148,12 +151,12 @@ func (j *Judge) alone(r *resource, b belief) (ok bool) {
 	ok = true
 	r.believers = slices.DeleteFunc(r.believers, func(o belief) bool { return o.until <= now && o != b })
 	for _, o := range r.believers {
-		if o.who != b.who || o.token != b.token {
+		if (o.who != b.who || o.token != b.token) && !r.forcedNow[o.token] && !r.forcedNow[b.token] {
 			ok = false
 			j.violation("S4", "%s %s while %s believes in it under %v until %v", b.who, b.says(r, now), o.who, o.token, o.until)
 		}
 	}
-	if end, over := r.ended[b.token]; over && b.until > end {
+	if end, over := r.ended[b.token]; over && b.until > end && !r.forcedNow[b.token] {
 		ok = false
 		j.violation("S4", "%s %s, whose end was committed at %v", b.who, b.says(r, now), end)
 	}
@@ -183,6 +186,9 @@ func (j *Judge) Overran(who string, name lease.Resource, token fence.Token, by t
 
 // LostUpdate takes in that an update of a fenced list which was acknowledged is not there.
 func (j *Judge) LostUpdate(name lease.Resource, what string) {
+	if j.Excused(name) {
+		return
+	}
 	j.violation("S3", "an acknowledged update of %s is lost: %s", name, what)
 }
 

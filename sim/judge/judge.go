@@ -23,6 +23,8 @@ type Grant struct {
 	FreeFor time.Duration
 	// NewEpoch says that it is the first of the resource in its epoch.
 	NewEpoch bool
+	// Proofs say how its guards were proved.
+	Proofs []lease.Proof
 }
 
 // Judge keeps the books of one run.
@@ -70,8 +72,11 @@ type resource struct {
 	released   map[fence.Token]bool          // its holder asked for that
 	forced     map[fence.Token]bool          // an operator asked for that
 	believers  []belief
-	overlaps   []fence.Token // of work that was reported
-	checkpoint order         // stored last
+	overlaps   []fence.Token        // of work that was reported
+	checkpoint order                // stored last
+	forcedNow  map[fence.Token]bool // an operator asked for that without waiting: guards take the place of S4
+	fencing    bool
+	fenced     fenced
 }
 
 // request names one acquisition.
@@ -134,7 +139,7 @@ func (j *Judge) resource(name lease.Resource) *resource {
 	if r == nil {
 		r = &resource{
 			name: name, ended: make(map[fence.Token]time.Duration),
-			released: make(map[fence.Token]bool), forced: make(map[fence.Token]bool),
+			released: make(map[fence.Token]bool), forced: make(map[fence.Token]bool), forcedNow: make(map[fence.Token]bool),
 		}
 		j.resources[name] = r
 	}
@@ -206,7 +211,7 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		if r.known && r.held {
 			j.violation("S5", "%s was forgotten while it was held under %v", name, r.token)
 		}
-		r.known, r.held, r.revision = true, false, revision
+		r.known, r.held, r.fencing, r.revision = true, false, false, revision
 		r.ends += lease.MaxOutcomes // nothing of it is remembered
 		r.outcomes = nil
 		return
@@ -240,12 +245,13 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		if j.OnGrant != nil {
 			j.OnGrant(Grant{
 				Resource: name, Handed: len(r.passed) > 0, After: r.how, FreeFor: j.now() - r.freed,
-				NewEpoch: was.highest != 0 && rec.Token.Epoch() > was.highest.Epoch(),
+				NewEpoch: was.highest != 0 && rec.Token.Epoch() > was.highest.Epoch(), Proofs: rec.Proofs,
 			})
 		}
 		j.granted(r, rec.Token, by)
 	}
 	r.known, r.held, r.token, r.by, r.revision, r.outcomes = true, rec.Held, rec.Token, by, revision, rec.Outcomes
+	r.fencing = rec.Fencing != 0
 }
 
 // remembered is how many of the outcomes in a record were in the one before.
@@ -314,7 +320,7 @@ func (j *Judge) end(r *resource, how lease.End) {
 	a := j.request(r.by)
 	a.over, a.end = true, r.ends
 	for _, b := range r.believers {
-		if b.token == r.token && b.until > now {
+		if b.token == r.token && b.until > now && (how != lease.EndForced || !r.forcedNow[r.token]) {
 			j.violation("S4", "the end (%v) of %s under %v was committed %v before %s stops believing in it", how, r.name, r.token, b.until-now, b.who)
 		}
 	}

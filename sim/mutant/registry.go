@@ -14,8 +14,12 @@ type Mutant struct {
 	Kills []string
 	// Needs is what has to happen for the bug to show.
 	Needs string
-	// Scenario is that of package sim which brings it about; empty: drawn plans do.
+	// Scenario is that of package sim which brings it about; empty: drawn plans do. [Guarded] stands for drawn plans that all
+	// have guards.
 	Scenario string
+	// Test kills it where the simulator cannot bring it about: a package and the name of a test in it, which takes the flag
+	// -mutant.
+	Test string
 }
 
 // Find answers the mutant of that name.
@@ -65,6 +69,44 @@ const (
 	TokenResetAfterDelete  ID = "TokenResetAfterDelete"
 	EarlyExpiry            ID = "EarlyExpiry"
 )
+
+// Of the table, where guards are concerned.
+const (
+	GrantBeforeProof        ID = "GrantBeforeProof"
+	OpenGuardLapses         ID = "OpenGuardLapses"
+	GuardLapsesEarly        ID = "GuardLapsesEarly"
+	SecondStoreEnrols       ID = "SecondStoreEnrols"
+	GuardNotSeeded          ID = "GuardNotSeeded"
+	ContactWithoutExtending ID = "ContactWithoutExtending"
+	AckOfOlderFloor         ID = "AckOfOlderFloor"
+	ClosedBeforeHeard       ID = "ClosedBeforeHeard"
+	LapseWithoutSlack       ID = "LapseWithoutSlack"
+	GuardLapsesAtTakeover   ID = "GuardLapsesAtTakeover"
+)
+
+// Of the guard: gate.Gate.
+const (
+	FloorInMemory         ID = "FloorInMemory"
+	AckBeforeFsync        ID = "AckBeforeFsync"
+	AckBeforeDrain        ID = "AckBeforeDrain"
+	AdmitBeforeFsync      ID = "AdmitBeforeFsync"
+	AdmitBeforeDrain      ID = "AdmitBeforeDrain"
+	OneOlderAdmitted      ID = "OneOlderAdmitted"
+	FloorOfAnother        ID = "FloorOfAnother"
+	DrainTimeoutAdmits    ID = "DrainTimeoutAdmits"
+	OpenWhenIsolated      ID = "OpenWhenIsolated"
+	ContactFromReply      ID = "ContactFromReply"
+	AdmitUnseeded         ID = "AdmitUnseeded"
+	SeededBeforePersisted ID = "SeededBeforePersisted"
+	SeedBaseIgnored       ID = "SeedBaseIgnored"
+	NoGhostAfterRestart   ID = "NoGhostAfterRestart"
+	BrokenTakenAsFinished ID = "BrokenTakenAsFinished"
+	NotSevered            ID = "NotSevered"
+	SuspicionIgnored      ID = "SuspicionIgnored"
+)
+
+// Guarded is the suite of drawn plans that all have guards.
+const Guarded = "guarded"
 
 // Of watches: what quorum tells.
 const (
@@ -209,6 +251,141 @@ var Registry = []Mutant{
 		ID: EarlyExpiry, Kills: []string{"S4"}, Scenario: "drift",
 		What:  "A lease expires when nine tenths of its TTL have passed.",
 		Needs: "a holder that reaches nobody after a grant or a renewal, and somebody who waits",
+	},
+	{
+		ID: GrantBeforeProof, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A guarded resource is granted while guards are still being raised.",
+		Needs: "a guard that is cut off, or drains, and goes on admitting the token of before",
+	},
+	{
+		ID: OpenGuardLapses, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A guard that may go on without contact is taken for out when its guard lease has run out.",
+		Needs: "a rule that is open, a guard cut off from the quorum but not from a client, and a grant meanwhile",
+	},
+	{
+		ID: GuardLapsesEarly, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A guard is taken for out when half of its guard lease has run out.",
+		Needs: "a guard cut off from the quorum but not from a client, and a grant meanwhile",
+	},
+	{
+		ID: SecondStoreEnrols, Kills: []string{"S2", "S3"}, Scenario: "guard-twin",
+		What:  "A second process, with other floors, is let in under a guard's name while the first may be admitting.",
+		Needs: "two guards that are configured under one name, and the first one cut off from the quorum but not from a client",
+	},
+	{
+		ID: GuardNotSeeded, Kills: []string{"S2", "D2"}, Scenario: Guarded,
+		What:  "A guard enrols without being told the floors of what is held or being raised.",
+		Needs: "a guard that enrols with old floors or none, and a stale writer",
+	},
+	{
+		ID: ContactWithoutExtending, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A contact is answered with the guard lease, but the coordinator does not extend what it waits for.",
+		Needs: "a guard that has been in contact for a guard lease, and is slow to acknowledge",
+	},
+	{
+		ID: AckOfOlderFloor, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "An acknowledgement of an older floor counts as one of the newest.",
+		Needs: "an acknowledgement that is long on its way, or a guard that drains while it is raised again",
+	},
+	{
+		ID: ClosedBeforeHeard, Kills: []string{"S2", "S3"}, Scenario: "guard-closed-unheard",
+		What:  "A guard is taken to close from when a rule was closed, not from when it has heard of that.",
+		Needs: "a rule that is closed while a guard is cut off from the quorum but not from a client",
+	},
+	{
+		ID: LapseWithoutSlack, Kills: []string{"S2", "S3"}, Scenario: "guards-cut-off",
+		What:  "A guard is taken for out when its guard lease has run out, without W on top.",
+		Needs: "a guard that is cut off, and a write that it has let through in the last moment",
+	},
+	{
+		ID: GuardLapsesAtTakeover, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A new coordinator gives guards no guard lease of their own.",
+		Needs: "a takeover while a guard is cut off from the quorum but not from a client, and a grant",
+	},
+	{
+		ID: FloorInMemory, Kills: []string{"D2"}, Scenario: Guarded,
+		What:  "Floors are not written into the batch.",
+		Needs: "a raise, or a newer token",
+	},
+	{
+		ID: AckBeforeFsync, Kills: []string{"D2"}, Scenario: Guarded,
+		What:  "A raise is acknowledged before its floor is durable.",
+		Needs: "a raise",
+	},
+	{
+		ID: AckBeforeDrain, Kills: []string{"S2"}, Scenario: Guarded,
+		What:  "A raise is acknowledged while older writes are under way.",
+		Needs: "a raise while a slow write is under way",
+	},
+	{
+		ID: AdmitBeforeFsync, Kills: []string{"D2"}, Test: "./fence/gate TestNothingStaleReachesTheStorage",
+		What:  "A write under a newer token is admitted before the floor is durable.",
+		Needs: "a newer token that a client brings before the quorum does: one that was made up on a trusted route, as guards are raised before a grant",
+	},
+	{
+		ID: AdmitBeforeDrain, Kills: []string{"S2"}, Test: "./fence/gate TestNothingStaleReachesTheStorage",
+		What:  "A write under a newer token is admitted while older ones are under way.",
+		Needs: "a newer token that a client brings before the quorum does, while an older write is under way",
+	},
+	{
+		ID: OneOlderAdmitted, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A write under the token right below the floor is admitted.",
+		Needs: "two grants under neighbouring tokens, and a stale writer",
+	},
+	{
+		ID: FloorOfAnother, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A write is held to the floor that resources have for want of their own.",
+		Needs: "a stale writer",
+	},
+	{
+		ID: DrainTimeoutAdmits, Kills: []string{"S2"}, Test: "./fence/gate TestNothingStaleReachesTheStorage",
+		What:  "A write that has waited long enough for older ones is admitted.",
+		Needs: "older writes that take longer than writes are parked",
+	},
+	{
+		ID: OpenWhenIsolated, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A guard without contact goes on admitting under a rule that closes.",
+		Needs: "a guard cut off from the quorum but not from a client for longer than the guard lease, and a grant",
+	},
+	{
+		ID: ContactFromReply, Kills: []string{"S2", "S3"}, Scenario: "guard-slow-contact",
+		What:  "The guard lease counts from when the answer came, not from before the contact was sent.",
+		Needs: "a slow answer to a contact, after which the guard reaches nobody but a stale writer",
+	},
+	{
+		ID: AdmitUnseeded, Kills: []string{"D2", "S2"}, Scenario: Guarded,
+		What:  "A guard that has just started admits by the floors on its disk.",
+		Needs: "a guard that starts, and a writer that comes before the quorum's answer",
+	},
+	{
+		ID: SeededBeforePersisted, Kills: []string{"D2"}, Scenario: "guard-slow-start",
+		What:  "A guard admits as soon as it has heard its seed.",
+		Needs: "a guard that starts, and a writer that comes before the seed is on disk",
+	},
+	{
+		ID: SeedBaseIgnored, Kills: []string{"D2"}, Scenario: Guarded,
+		What:  "What the seed says of resources that it does not name is not applied.",
+		Needs: "a guard that starts, and writes",
+	},
+	{
+		ID: NoGhostAfterRestart, Kills: []string{"S2"}, Scenario: Guarded,
+		What:  "A guard that starts again takes it that nothing of its last life is under way.",
+		Needs: "a crash while a write is on its way, a quick start, and a raise",
+	},
+	{
+		ID: BrokenTakenAsFinished, Kills: []string{"S2"}, Scenario: Guarded,
+		What:  "A write that was broken off is not waited out.",
+		Needs: "a raise while a slow write is under way, which is cut, and carried out a little later",
+	},
+	{
+		ID: NotSevered, Kills: []string{"S2", "S3"}, Scenario: "guards-cut-off",
+		What:  "What is under way when the guard lease runs out is not broken off.",
+		Needs: "a guard that is cut off while a slow write is under way, and a grant",
+	},
+	{
+		ID: SuspicionIgnored, Kills: []string{"S2", "S3"}, Scenario: Guarded,
+		What:  "A guard whose clock has missed time goes on believing what it was told before.",
+		Needs: "a guard that is frozen for longer than the guard lease, and a stale writer right after",
 	},
 	{
 		ID: WatchSkipsAfterResume, Kills: []string{"S10"},

@@ -114,6 +114,8 @@ func (p *Plan) settings() []column {
 		duration("retention", &p.Retention, "5m"),
 		duration("sync", &p.SyncDelay, "1ms"),
 		number("sample", &p.Sample, "200"),
+		duration("guard-lease", &p.GuardLease, "0s"),
+		optional(word("storage", &p.Storage, "")),
 	}
 }
 
@@ -128,6 +130,18 @@ func (l *Link) columns() []column {
 
 func (n *Node) columns() []column {
 	return []column{word("region", &n.Region, ""), number("ppm", &n.PPM, "0")}
+}
+
+func (r *Rule) columns() []column {
+	return []column{flag("open", &r.Open), duration("drain", &r.Drain, "0s")}
+}
+
+func (g *Guard) columns() []column {
+	return []column{
+		word("region", &g.Region, ""), number("ppm", &g.PPM, "0"), words("covers", &g.Covers),
+		duration("slack", &g.Slack, "2s"), duration("park", &g.Park, "10s"),
+		optional(word("as", &g.As, "")),
+	}
 }
 
 func (c *Client) columns() []column {

@@ -6,9 +6,11 @@
 // elsewhere # starts a comment that is ignored. Then comes a directive a line, in any order:
 //
 //	name holder-paused         one value: also seed, store, duration, election, heartbeat, max-ttl, lock-delay, retention,
-//	seed 42                    sync and sample
+//	seed 42                    sync, sample, guard-lease and storage
 //	link eu us rtt 85ms jitter 4ms loss 2 dup 1
 //	node n1 region eu ppm 120
+//	rule r open drain 2s
+//	guard g1 region eu ppm -80 covers r* slack 2s park 10s
 //	client c1 region eu ppm -300 resources r1,r2 all ttl 10s hold 4s think 1s write 200ms checkpoint 1s priority 5 impatience 10 try 100 leave 20
 //	watcher w1 region us prefix r stay 20s
 //	at 12.5s for 3s cut n1 | n2 n3

@@ -35,6 +35,8 @@ type DrawOptions struct {
 	Duration time.Duration
 	// Store is what nodes replicate with; empty: raft.
 	Store Store
+	// Guards puts guards into every plan, and not only into one of four.
+	Guards bool
 }
 
 // Draw makes a valid plan with that seed. Every plan leaves out some kinds of faults and some features, chosen at random:
@@ -59,6 +61,9 @@ func Draw(seed uint64, s Source, o DrawOptions) Plan {
 	d.watchers()
 	d.faults()
 	d.operations()
+	if d.yes("guarded", 4) || o.Guards {
+		d.guards()
+	}
 	slices.SortStableFunc(d.plan.Faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	return d.plan
 }

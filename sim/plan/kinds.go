@@ -14,9 +14,13 @@ type whom string
 
 const (
 	nobody    whom = "nobody"
-	anybody   whom = "nodes, clients, watchers or regions"
+	anybody   whom = "nodes, clients, watchers, guards or regions"
 	nodes     whom = "nodes or regions with nodes"
+	disks     whom = "nodes, guards or regions with one of them"
 	oneNode   whom = "one node"
+	oneDisk   whom = "one node or guard"
+	guards    whom = "guards"
+	rules     whom = "prefixes of rules"
 	resources whom = "resources of clients"
 )
 
@@ -59,11 +63,11 @@ var shapes = []shape{
 	{kind: Pause, a: anybody, least: 1, span: always},
 	{kind: Freeze, a: anybody, least: 1, span: maybe},
 	{kind: WallJump, a: anybody, least: 1, by: always, low: -10 * 365 * 24 * time.Hour, high: 10 * 365 * 24 * time.Hour},
-	{kind: SlowDisk, a: nodes, least: 1, span: always, by: always, low: time.Microsecond, high: time.Minute},
-	{kind: FullDisk, a: nodes, least: 1, span: always},
-	{kind: TornDisk, a: nodes, least: 1, span: maybe},
-	{kind: Wipe, a: oneNode, least: 1, span: maybe},
-	{kind: OldDisk, a: oneNode, least: 1, span: maybe, by: always, low: time.Microsecond, high: 24 * time.Hour},
+	{kind: SlowDisk, a: disks, least: 1, span: always, by: always, low: time.Microsecond, high: time.Minute},
+	{kind: FullDisk, a: disks, least: 1, span: always},
+	{kind: TornDisk, a: disks, least: 1, span: maybe},
+	{kind: Wipe, a: oneDisk, least: 1, span: maybe},
+	{kind: OldDisk, a: oneDisk, least: 1, span: maybe, by: always, low: time.Microsecond, high: 24 * time.Hour},
 	{kind: Move, a: oneNode, least: 1},
 	{kind: AddNode, a: oneNode, least: 1},
 	{kind: RemoveNode, a: oneNode, least: 1},
@@ -72,6 +76,11 @@ var shapes = []shape{
 	{kind: Restore, a: nobody, span: maybe},
 	{kind: NewCluster, a: oneNode, least: 1, span: maybe},
 	{kind: Twice, a: anybody, span: always},
+	{kind: Stop, a: guards, least: 1, span: always},
+	{kind: Attest, a: guards, least: 1, span: maybe},
+	{kind: Open, a: rules, least: 1},
+	{kind: Close, a: rules, least: 1},
+	{kind: ForceNow, a: resources, least: 1},
 }
 
 // Kinds lists every kind of fault.
@@ -92,6 +101,9 @@ func shapeOf(kind Kind) (shape, bool) {
 	}
 	return shape{}, false
 }
+
+// one tells the kinds that concern one actor.
+func (s shape) one() bool { return s.a == oneNode || s.a == oneDisk }
 
 // network tells the kinds that concern what is between A and B.
 func (s shape) network() bool { return s.b != never || s.kind == Swizzle }

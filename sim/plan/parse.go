@@ -115,6 +115,20 @@ func (p *parser) directive(l line) error {
 			return err
 		}
 		return p.fields(l, rest[1:], len(plan.Nodes)-1, node.columns())
+	case "rule":
+		plan.Rules = append(plan.Rules, Rule{})
+		rule := &plan.Rules[len(plan.Rules)-1]
+		if err := p.names(l, len(plan.Rules)-1, "a prefix", &rule.Prefix); err != nil {
+			return err
+		}
+		return p.fields(l, rest[1:], len(plan.Rules)-1, rule.columns())
+	case "guard":
+		plan.Guards = append(plan.Guards, Guard{})
+		guard := &plan.Guards[len(plan.Guards)-1]
+		if err := p.names(l, len(plan.Guards)-1, "a name", &guard.Name); err != nil {
+			return err
+		}
+		return p.fields(l, rest[1:], len(plan.Guards)-1, guard.columns())
 	case "client":
 		plan.Clients = append(plan.Clients, Client{})
 		client := &plan.Clients[len(plan.Clients)-1]
@@ -168,7 +182,7 @@ func (p *parser) setting(l line) error {
 		}
 		return nil
 	}
-	return p.fail(word.position, "use one of "+strings.Join(known, ", ")+", link, node, client, watcher, at, expect", "directive %q is unknown", word.text)
+	return p.fail(word.position, "use one of "+strings.Join(known, ", ")+", link, node, rule, guard, client, watcher, at, expect", "directive %q is unknown", word.text)
 }
 
 func example(c column) string {

@@ -22,9 +22,16 @@ type Plan struct {
 	SyncDelay time.Duration
 	// Sample is how many operations of one resource are recorded and judged for linearizability; 0: none.
 	Sample int
+	// GuardLease is for how long a guard goes on without contact; 0: 30 seconds.
+	GuardLease time.Duration
+	// Storage is what the storage does with tokens.
+	Storage Storage
 
-	Links    []Link
-	Nodes    []Node
+	Links []Link
+	Nodes []Node
+	// Rules say which resources are guarded.
+	Rules    []Rule
+	Guards   []Guard
 	Clients  []Client
 	Watchers []Watcher
 	Faults   []Fault
@@ -40,6 +47,41 @@ const (
 	Raft Store = "raft" // real raft, a replica on each node
 	Fast Store = "fast" // one copy with unknown outcomes and delays
 )
+
+// Storage is what the storage does with the tokens of guarded resources. Those of all others it always compares.
+type Storage string
+
+// What a storage does.
+const (
+	// Comparing storage compares tokens in the operation itself.
+	Comparing Storage = ""
+	// Plain storage does whatever reaches it. Guards before it stand still for no longer than half of W in any guard lease.
+	Plain Storage = "plain"
+)
+
+// Rule has the resources under a prefix guarded. An operator sets it before clients take any of them.
+type Rule struct {
+	Prefix string
+	// Open lets guards go on without contact, for as long as it takes; a fault may change that.
+	Open bool
+	// Drain is how long older writes may take until they are cut; 0: 10 seconds.
+	Drain time.Duration
+}
+
+// Guard is a process before the storage. Clients write guarded resources through any guard that covers them, and have to
+// take a guarded resource to the storage itself if none does. Its name starts with g.
+type Guard struct {
+	Name, Region string
+	PPM          int64
+	// Covers are resources, or prefixes that end in an asterisk.
+	Covers []string
+	// Slack is W.
+	Slack time.Duration
+	// Park is how long a write waits for its turn.
+	Park time.Duration
+	// As is the name that it enrols under; empty: its own. With that of another one it is configured by mistake.
+	As string
+}
 
 // Link is the way between two regions, in both directions. Two regions without one are 1 ms apart.
 type Link struct {
@@ -130,4 +172,10 @@ const (
 	Restore    Kind = "restore"     // every node is restored from the last snapshot
 	NewCluster Kind = "new-cluster" // A's first is forced into a cluster of its own; the others join it empty
 	Twice      Kind = "twice"       // requests are sent twice for a while
+	// Operators of guards.
+	Stop     Kind = "stop"      // A's guards leave in order, and are started again when For is over
+	Attest   Kind = "attest"    // A's guards are stopped, attested to admit nothing, taken off the list, and started when For is over
+	Open     Kind = "open"      // the rules of the prefixes in A let guards go on without contact
+	Close    Kind = "close"     // they do not any more
+	ForceNow Kind = "force-now" // the holder of a resource in A is forced to let go, and nobody waits for its lease
 )

@@ -57,6 +57,7 @@ func (s *shrinking) try(change func(*Plan)) bool {
 // clone copies a plan, so that a change to one is none to the other.
 func (p Plan) clone() Plan {
 	p.Links, p.Nodes, p.Clients = slices.Clone(p.Links), slices.Clone(p.Nodes), slices.Clone(p.Clients)
+	p.Rules, p.Guards = slices.Clone(p.Rules), slices.Clone(p.Guards)
 	p.Watchers, p.Faults = slices.Clone(p.Watchers), slices.Clone(p.Faults)
 	for i := range p.Clients {
 		p.Clients[i].Resources = slices.Clone(p.Clients[i].Resources)
@@ -71,6 +72,7 @@ func (p Plan) clone() Plan {
 func (p *Plan) prune() {
 	c := &checker{plan: p, actors: make(map[string]string), regions: make(map[string][]string)}
 	c.nodes()
+	c.guards()
 	c.clients()
 	c.watchers()
 	p.Links = slices.DeleteFunc(p.Links, func(l Link) bool { return c.regions[l.A] == nil || c.regions[l.B] == nil })
@@ -87,9 +89,12 @@ func (p *Plan) prune() {
 	for i := len(p.Faults) - 1; i >= 0; i-- {
 		f := &p.Faults[i]
 		s, _ := shapeOf(f.Kind)
-		if s.a == resources {
+		switch s.a {
+		case resources:
 			f.A = slices.DeleteFunc(f.A, func(name string) bool { return !c.used(name) })
-		} else {
+		case rules:
+			f.A = slices.DeleteFunc(f.A, func(name string) bool { return !c.ruled(name) })
+		default:
 			sides := len(f.A) > 0 && len(f.B) > 0
 			named := len(f.A)
 			f.A, f.B = slices.DeleteFunc(f.A, gone), slices.DeleteFunc(f.B, gone)
@@ -108,6 +113,8 @@ func (p *Plan) prune() {
 		}
 	}
 	empty(&p.Links)
+	empty(&p.Rules)
+	empty(&p.Guards)
 	empty(&p.Clients)
 	empty(&p.Watchers)
 	empty(&p.Faults)
@@ -142,6 +149,8 @@ func cut[T any](list []T, from, to int) []T {
 func (s *shrinking) actors() {
 	s.drop(func() int { return len(s.best.Watchers) }, func(p *Plan, from, to int) { p.Watchers = cut(p.Watchers, from, to) })
 	s.drop(func() int { return len(s.best.Clients) }, func(p *Plan, from, to int) { p.Clients = cut(p.Clients, from, to) })
+	s.drop(func() int { return len(s.best.Guards) }, func(p *Plan, from, to int) { p.Guards = cut(p.Guards, from, to) })
+	s.drop(func() int { return len(s.best.Rules) }, func(p *Plan, from, to int) { p.Rules = cut(p.Rules, from, to) })
 	s.nodes()
 }
 
@@ -221,6 +230,8 @@ func (s *shrinking) features() {
 		each(func(p *Plan, i int) { off(&p.Links[i]) }, len(s.best.Links))
 	}
 	each(func(p *Plan, i int) { p.Nodes[i].PPM = 0 }, len(s.best.Nodes))
+	each(func(p *Plan, i int) { p.Guards[i].PPM = 0 }, len(s.best.Guards))
+	each(func(p *Plan, i int) { p.Rules[i].Open = false }, len(s.best.Rules))
 	for _, off := range []func(*Client){
 		func(c *Client) { c.PPM = 0 }, func(c *Client) { c.All = false },
 		func(c *Client) { c.Resources = c.Resources[:1] }, func(c *Client) { c.Resources = c.Resources[len(c.Resources)-1:] },

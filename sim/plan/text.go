@@ -30,6 +30,12 @@ func (p Plan) String() string {
 	for _, n := range p.Nodes {
 		row(&b, "node "+n.Name, n.columns())
 	}
+	for _, r := range p.Rules {
+		row(&b, "rule "+r.Prefix, r.columns())
+	}
+	for _, g := range p.Guards {
+		row(&b, "guard "+g.Name, g.columns())
+	}
 	for _, c := range p.Clients {
 		row(&b, "client "+c.Name, c.columns())
 	}

@@ -19,6 +19,8 @@ const (
 	MaxNodes    = 9
 	MaxClients  = 64
 	MaxWatchers = 64
+	MaxGuards   = 16
+	MaxRules    = 16
 	MaxFaults   = 10_000
 	MaxDuration = 24 * time.Hour
 	// MaxPPM bounds how fast or slow a clock runs: what leases are promised to survive.
@@ -43,6 +45,7 @@ func (p Plan) Validate() error {
 	c := &checker{plan: &p, actors: make(map[string]string), regions: make(map[string][]string)}
 	c.settings()
 	c.nodes()
+	c.guards()
 	c.clients()
 	c.watchers()
 	c.links()
@@ -118,6 +121,12 @@ func (c *checker) settings() {
 	span("lock-delay", p.LockDelay, 0, lease.MaxLockDelay)
 	span("retention", p.Retention, time.Second, MaxDuration)
 	span("sync", p.SyncDelay, 0, 10*time.Second)
+	if p.GuardLease != 0 {
+		span("guard-lease", p.GuardLease, lease.MinGuardLease, lease.MaxGuardLease)
+	}
+	if p.Storage != Comparing && p.Storage != Plain {
+		c.fail(place{"storage", 0, ""}, "storage", "use plain, or leave it out for a storage that compares tokens", "is %q", string(p.Storage))
+	}
 	c.count(place{"sample", 0, ""}, "sample", int64(p.Sample), 0, 1_000_000)
 }
 

@@ -71,8 +71,8 @@ func (c *checker) who(i int, f Fault, s shape) {
 		c.fail(place{"fault", i, "A0"}, f.called(), "leave the names out: it concerns the whole quorum", "names %s", f.A[0])
 	case len(f.A) < s.least:
 		c.fail(at, f.called(), fmt.Sprintf("name at least %d of %s", s.least, s.a), "names too few")
-	case s.a == oneNode && len(f.A) > 1:
-		c.fail(place{"fault", i, "A1"}, f.called(), "name one, and give others a line of their own", "names more than one node")
+	case s.one() && len(f.A) > 1:
+		c.fail(place{"fault", i, "A1"}, f.called(), "name one, and give others a line of their own", "names more than %s", s.a)
 	case s.b == never && len(f.B) > 0:
 		c.fail(place{"fault", i, "B0"}, f.called(), "leave | and what follows out", "has no second side")
 	}
@@ -112,6 +112,12 @@ func (c *checker) side(i int, letter string, f Fault, s shape, names []string) [
 			}
 			continue
 		}
+		if s.a == rules {
+			if !c.ruled(name) {
+				c.fail(at, f.called(), "name the prefix of a rule", "names the prefix %q, which has no rule", name)
+			}
+			continue
+		}
 		members := c.members(name)
 		if len(members) == 0 {
 			c.fail(at, f.called(), "use one of "+c.known(!regionsOnly), "names %q, which is nobody", name)
@@ -120,10 +126,18 @@ func (c *checker) side(i int, letter string, f Fault, s shape, names []string) [
 			c.fail(at, f.called(), "name it once", "names %s twice", name)
 		}
 		isNode := func(actor string) bool { return actor == Leader || strings.HasPrefix(actor, "n") }
+		isGuard := func(actor string) bool { return strings.HasPrefix(actor, "g") }
+		hasDisk := func(actor string) bool { return isNode(actor) || isGuard(actor) }
 		_, actor := c.actors[name]
 		switch {
 		case s.a == oneNode && (!actor && name != Leader || !isNode(name)):
 			c.fail(at, f.called(), "name one node", "names %q, which is no node", name)
+		case s.a == oneDisk && (!actor && name != Leader || !hasDisk(name)):
+			c.fail(at, f.called(), "name "+string(oneDisk), "names %q, which is neither", name)
+		case s.a == guards && (!actor || !isGuard(name)):
+			c.fail(at, f.called(), "name a guard", "names %q, which is no guard", name)
+		case s.a == disks && !slices.ContainsFunc(members, hasDisk):
+			c.fail(at, f.called(), "name "+string(disks), "names %q, where none is", name)
 		case s.a == nodes && !slices.ContainsFunc(members, isNode):
 			c.fail(at, f.called(), "name "+string(nodes), "names %q, where no node is", name)
 		}

@@ -24,7 +24,7 @@ function overlaps(beliefs) {
 }
 
 function layOut() {
-  const titles = { operator: '', node: 'Nodes', client: 'Clients', storage: '' };
+  const titles = { operator: '', node: 'Nodes', client: 'Clients', guard: 'Guards', storage: '' };
   for (const kind of order) {
     // What storage does is drawn below each resource.
     const lanes = data.lanes.map((l, i) => [l, i]).filter(([l, i]) => l.kind === kind && (kind !== 'storage' || events.some(e => e.lane === i)));

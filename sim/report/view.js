@@ -6,7 +6,7 @@ const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 const second = 1e9, shortest = 10e3; // the most that can be zoomed in: 10 µs
 
 const events = data.events.map(([at, lane, kind, text], id) => ({ id, at, lane, kind: data.eventKinds[kind], text }));
-const order = ['operator', 'node', 'client', 'storage'];
+const order = ['operator', 'node', 'client', 'guard', 'storage'];
 const laneName = i => data.lanes[i] ? data.lanes[i].name : '';
 const chosenOf = { event: -1 };
 const seen = { from: 0, to: data.simulated };

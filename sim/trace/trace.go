@@ -25,6 +25,7 @@ const (
 	LaneOperator LaneKind = "operator"
 	LaneNode     LaneKind = "node"
 	LaneClient   LaneKind = "client"
+	LaneGuard    LaneKind = "guard"
 	LaneStorage  LaneKind = "storage"
 )
 

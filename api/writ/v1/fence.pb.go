@@ -4,15 +4,18 @@
 // 	protoc        v6.0.0-protocompile
 // source: writ/v1/fence.proto
 
-// Writs and the keys that verify them.
+// Writs, the keys that verify them, and the guards that refuse stale ones.
 
 package writv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -24,6 +27,177 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// What a guard promises about a write with an old token.
+type GuardPromise int32
+
+const (
+	GuardPromise_GUARD_PROMISE_UNSPECIFIED GuardPromise = 0
+	// The storage itself compares, in the operation: safe for any pause.
+	GuardPromise_GUARD_PROMISE_ATOMIC GuardPromise = 1
+	// Older writes have finished before a newer one begins: safe for pauses shorter than W.
+	GuardPromise_GUARD_PROMISE_DRAINED GuardPromise = 2
+	// The token is compared, and what follows is out of the guard's sight.
+	GuardPromise_GUARD_PROMISE_CHECK_THEN_ACT GuardPromise = 3
+)
+
+// Enum value maps for GuardPromise.
+var (
+	GuardPromise_name = map[int32]string{
+		0: "GUARD_PROMISE_UNSPECIFIED",
+		1: "GUARD_PROMISE_ATOMIC",
+		2: "GUARD_PROMISE_DRAINED",
+		3: "GUARD_PROMISE_CHECK_THEN_ACT",
+	}
+	GuardPromise_value = map[string]int32{
+		"GUARD_PROMISE_UNSPECIFIED":    0,
+		"GUARD_PROMISE_ATOMIC":         1,
+		"GUARD_PROMISE_DRAINED":        2,
+		"GUARD_PROMISE_CHECK_THEN_ACT": 3,
+	}
+)
+
+func (x GuardPromise) Enum() *GuardPromise {
+	p := new(GuardPromise)
+	*p = x
+	return p
+}
+
+func (x GuardPromise) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuardPromise) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_fence_proto_enumTypes[0].Descriptor()
+}
+
+func (GuardPromise) Type() protoreflect.EnumType {
+	return &file_writ_v1_fence_proto_enumTypes[0]
+}
+
+func (x GuardPromise) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuardPromise.Descriptor instead.
+func (GuardPromise) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{0}
+}
+
+// How it is known that a guard refuses what is older than a token.
+type GuardProof int32
+
+const (
+	GuardProof_GUARD_PROOF_UNSPECIFIED GuardProof = 0
+	// The guard says so: persisted, and every older write finished.
+	GuardProof_GUARD_PROOF_ACKED GuardProof = 1
+	// The guard broke older writes off and waited W.
+	GuardProof_GUARD_PROOF_CUT GuardProof = 2
+	// Its guard lease, and W, have run out.
+	GuardProof_GUARD_PROOF_LAPSED GuardProof = 3
+	// Somebody answers for it.
+	GuardProof_GUARD_PROOF_ATTESTED GuardProof = 4
+	// It is not known: the guard is out of contact and its rule lets it go on, and lets grants be made all the same.
+	GuardProof_GUARD_PROOF_UNPROVEN GuardProof = 5
+)
+
+// Enum value maps for GuardProof.
+var (
+	GuardProof_name = map[int32]string{
+		0: "GUARD_PROOF_UNSPECIFIED",
+		1: "GUARD_PROOF_ACKED",
+		2: "GUARD_PROOF_CUT",
+		3: "GUARD_PROOF_LAPSED",
+		4: "GUARD_PROOF_ATTESTED",
+		5: "GUARD_PROOF_UNPROVEN",
+	}
+	GuardProof_value = map[string]int32{
+		"GUARD_PROOF_UNSPECIFIED": 0,
+		"GUARD_PROOF_ACKED":       1,
+		"GUARD_PROOF_CUT":         2,
+		"GUARD_PROOF_LAPSED":      3,
+		"GUARD_PROOF_ATTESTED":    4,
+		"GUARD_PROOF_UNPROVEN":    5,
+	}
+)
+
+func (x GuardProof) Enum() *GuardProof {
+	p := new(GuardProof)
+	*p = x
+	return p
+}
+
+func (x GuardProof) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuardProof) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_fence_proto_enumTypes[1].Descriptor()
+}
+
+func (GuardProof) Type() protoreflect.EnumType {
+	return &file_writ_v1_fence_proto_enumTypes[1]
+}
+
+func (x GuardProof) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuardProof.Descriptor instead.
+func (GuardProof) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{1}
+}
+
+type GuardState int32
+
+const (
+	GuardState_GUARD_STATE_UNSPECIFIED GuardState = 0
+	// It has a guard lease.
+	GuardState_GUARD_STATE_ENROLLED GuardState = 1
+	// Its guard lease, and W, have run out, or it left: it admits nothing under rules that close.
+	GuardState_GUARD_STATE_OUT GuardState = 2
+)
+
+// Enum value maps for GuardState.
+var (
+	GuardState_name = map[int32]string{
+		0: "GUARD_STATE_UNSPECIFIED",
+		1: "GUARD_STATE_ENROLLED",
+		2: "GUARD_STATE_OUT",
+	}
+	GuardState_value = map[string]int32{
+		"GUARD_STATE_UNSPECIFIED": 0,
+		"GUARD_STATE_ENROLLED":    1,
+		"GUARD_STATE_OUT":         2,
+	}
+)
+
+func (x GuardState) Enum() *GuardState {
+	p := new(GuardState)
+	*p = x
+	return p
+}
+
+func (x GuardState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuardState) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_fence_proto_enumTypes[2].Descriptor()
+}
+
+func (GuardState) Type() protoreflect.EnumType {
+	return &file_writ_v1_fence_proto_enumTypes[2]
+}
+
+func (x GuardState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuardState.Descriptor instead.
+func (GuardState) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{2}
+}
 
 type IssueWritRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -211,11 +385,2139 @@ func (x *KeysResponse) GetJwks() string {
 	return ""
 }
 
+// GuardRequest is what a guard says. Everything but an answer to a probe is answered under its id.
+type GuardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the guard: above zero, and not that of another open request of this stream.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The guard's name, the same over restarts.
+	Guard string `protobuf:"bytes,2,opt,name=guard,proto3" json:"guard,omitempty"`
+	// Names one enrolment: a fresh one with GuardEnrol, and with everything else that of the newest enrolment that was answered.
+	// So nothing is conferred on a guard which has not been seeded since it was out.
+	Session string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	// Types that are valid to be assigned to Ask:
+	//
+	//	*GuardRequest_Enrol
+	//	*GuardRequest_Contact
+	//	*GuardRequest_Acks
+	//	*GuardRequest_Leave
+	//	*GuardRequest_Probed
+	Ask           isGuardRequest_Ask `protobuf_oneof:"ask"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardRequest) Reset() {
+	*x = GuardRequest{}
+	mi := &file_writ_v1_fence_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardRequest) ProtoMessage() {}
+
+func (x *GuardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardRequest.ProtoReflect.Descriptor instead.
+func (*GuardRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GuardRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *GuardRequest) GetGuard() string {
+	if x != nil {
+		return x.Guard
+	}
+	return ""
+}
+
+func (x *GuardRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *GuardRequest) GetAsk() isGuardRequest_Ask {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+func (x *GuardRequest) GetEnrol() *GuardEnrol {
+	if x != nil {
+		if x, ok := x.Ask.(*GuardRequest_Enrol); ok {
+			return x.Enrol
+		}
+	}
+	return nil
+}
+
+func (x *GuardRequest) GetContact() *GuardContact {
+	if x != nil {
+		if x, ok := x.Ask.(*GuardRequest_Contact); ok {
+			return x.Contact
+		}
+	}
+	return nil
+}
+
+func (x *GuardRequest) GetAcks() *GuardAcks {
+	if x != nil {
+		if x, ok := x.Ask.(*GuardRequest_Acks); ok {
+			return x.Acks
+		}
+	}
+	return nil
+}
+
+func (x *GuardRequest) GetLeave() *GuardLeave {
+	if x != nil {
+		if x, ok := x.Ask.(*GuardRequest_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+func (x *GuardRequest) GetProbed() *GuardProbed {
+	if x != nil {
+		if x, ok := x.Ask.(*GuardRequest_Probed); ok {
+			return x.Probed
+		}
+	}
+	return nil
+}
+
+type isGuardRequest_Ask interface {
+	isGuardRequest_Ask()
+}
+
+type GuardRequest_Enrol struct {
+	Enrol *GuardEnrol `protobuf:"bytes,4,opt,name=enrol,proto3,oneof"`
+}
+
+type GuardRequest_Contact struct {
+	Contact *GuardContact `protobuf:"bytes,5,opt,name=contact,proto3,oneof"`
+}
+
+type GuardRequest_Acks struct {
+	Acks *GuardAcks `protobuf:"bytes,6,opt,name=acks,proto3,oneof"`
+}
+
+type GuardRequest_Leave struct {
+	Leave *GuardLeave `protobuf:"bytes,7,opt,name=leave,proto3,oneof"`
+}
+
+type GuardRequest_Probed struct {
+	Probed *GuardProbed `protobuf:"bytes,8,opt,name=probed,proto3,oneof"`
+}
+
+func (*GuardRequest_Enrol) isGuardRequest_Ask() {}
+
+func (*GuardRequest_Contact) isGuardRequest_Ask() {}
+
+func (*GuardRequest_Acks) isGuardRequest_Ask() {}
+
+func (*GuardRequest_Leave) isGuardRequest_Ask() {}
+
+func (*GuardRequest_Probed) isGuardRequest_Ask() {}
+
+// GuardEnrol makes a guard known, or brings it back. A guard admits nothing before it has been answered.
+type GuardEnrol struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Region string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// What kind of guard it is, for people: proxy, extauthz, ...
+	Form    string       `protobuf:"bytes,2,opt,name=form,proto3" json:"form,omitempty"`
+	Promise GuardPromise `protobuf:"varint,3,opt,name=promise,proto3,enum=writ.v1.GuardPromise" json:"promise,omitempty"`
+	// The resources that it guards: names, or prefixes that end in an asterisk; at most 256.
+	Covers []string `protobuf:"bytes,4,rep,name=covers,proto3" json:"covers,omitempty"`
+	// Names its floor store, which no two processes can have open at a time.
+	Store string `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
+	// Counts the changes of its floor store.
+	Version uint64 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
+	// The highest token that it has from the quorum: it is a witness.
+	Witnessed uint64 `protobuf:"varint,7,opt,name=witnessed,proto3" json:"witnessed,omitempty"`
+	// W: bounds a pause of the guard plus the storage's execution of what has been forwarded.
+	Slack           *durationpb.Duration `protobuf:"bytes,8,opt,name=slack,proto3" json:"slack,omitempty"`
+	SoftwareVersion string               `protobuf:"bytes,9,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
+	// Of the routes in stamp mode, as covers; the guard is told of grants of them.
+	Stamps        []string `protobuf:"bytes,10,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardEnrol) Reset() {
+	*x = GuardEnrol{}
+	mi := &file_writ_v1_fence_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardEnrol) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardEnrol) ProtoMessage() {}
+
+func (x *GuardEnrol) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardEnrol.ProtoReflect.Descriptor instead.
+func (*GuardEnrol) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GuardEnrol) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *GuardEnrol) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *GuardEnrol) GetPromise() GuardPromise {
+	if x != nil {
+		return x.Promise
+	}
+	return GuardPromise_GUARD_PROMISE_UNSPECIFIED
+}
+
+func (x *GuardEnrol) GetCovers() []string {
+	if x != nil {
+		return x.Covers
+	}
+	return nil
+}
+
+func (x *GuardEnrol) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *GuardEnrol) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GuardEnrol) GetWitnessed() uint64 {
+	if x != nil {
+		return x.Witnessed
+	}
+	return 0
+}
+
+func (x *GuardEnrol) GetSlack() *durationpb.Duration {
+	if x != nil {
+		return x.Slack
+	}
+	return nil
+}
+
+func (x *GuardEnrol) GetSoftwareVersion() string {
+	if x != nil {
+		return x.SoftwareVersion
+	}
+	return ""
+}
+
+func (x *GuardEnrol) GetStamps() []string {
+	if x != nil {
+		return x.Stamps
+	}
+	return nil
+}
+
+// GuardContact asks for the guard lease to be extended: its answer confers it for GuardContacted.lease, counted from before
+// this was sent. A guard that cannot persist floors does not ask.
+type GuardContact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rules that the guard goes by.
+	RulesVersion uint64 `protobuf:"varint,1,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
+	// Of its floor store.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// For people, since the start of the process.
+	Counts *GuardCounts `protobuf:"bytes,3,opt,name=counts,proto3" json:"counts,omitempty"`
+	// Tokens from the quorum that were below its floor: the newest few.
+	Alarms []*GuardAlarm `protobuf:"bytes,4,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	// As in the enrolment. In the first contact of a stream that was not begun by an enrolment, so that the node knows what
+	// to tell; later they may be left out.
+	Covers        []string `protobuf:"bytes,5,rep,name=covers,proto3" json:"covers,omitempty"`
+	Stamps        []string `protobuf:"bytes,6,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardContact) Reset() {
+	*x = GuardContact{}
+	mi := &file_writ_v1_fence_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardContact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardContact) ProtoMessage() {}
+
+func (x *GuardContact) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardContact.ProtoReflect.Descriptor instead.
+func (*GuardContact) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GuardContact) GetRulesVersion() uint64 {
+	if x != nil {
+		return x.RulesVersion
+	}
+	return 0
+}
+
+func (x *GuardContact) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GuardContact) GetCounts() *GuardCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *GuardContact) GetAlarms() []*GuardAlarm {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
+}
+
+func (x *GuardContact) GetCovers() []string {
+	if x != nil {
+		return x.Covers
+	}
+	return nil
+}
+
+func (x *GuardContact) GetStamps() []string {
+	if x != nil {
+		return x.Stamps
+	}
+	return nil
+}
+
+type GuardCounts struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Admitted uint64                 `protobuf:"varint,1,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	Refused  uint64                 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Writes that are under way.
+	InFlight uint64 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Resources with a floor of their own.
+	Floors        uint64 `protobuf:"varint,4,opt,name=floors,proto3" json:"floors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardCounts) Reset() {
+	*x = GuardCounts{}
+	mi := &file_writ_v1_fence_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardCounts) ProtoMessage() {}
+
+func (x *GuardCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardCounts.ProtoReflect.Descriptor instead.
+func (*GuardCounts) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GuardCounts) GetAdmitted() uint64 {
+	if x != nil {
+		return x.Admitted
+	}
+	return 0
+}
+
+func (x *GuardCounts) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *GuardCounts) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *GuardCounts) GetFloors() uint64 {
+	if x != nil {
+		return x.Floors
+	}
+	return 0
+}
+
+// GuardAlarm tells of a token from the quorum that is below the guard's floor: somebody claimed a token that was never
+// granted on a trusted route, or the quorum went back.
+type GuardAlarm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	Floor         uint64                 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardAlarm) Reset() {
+	*x = GuardAlarm{}
+	mi := &file_writ_v1_fence_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardAlarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardAlarm) ProtoMessage() {}
+
+func (x *GuardAlarm) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardAlarm.ProtoReflect.Descriptor instead.
+func (*GuardAlarm) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GuardAlarm) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardAlarm) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *GuardAlarm) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+// GuardAcks says that floors are persisted and that everything older has finished.
+type GuardAcks struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Acks  []*GuardAck            `protobuf:"bytes,1,rep,name=acks,proto3" json:"acks,omitempty"`
+	// Of the floor store, with these floors in it.
+	Version       uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardAcks) Reset() {
+	*x = GuardAcks{}
+	mi := &file_writ_v1_fence_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardAcks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardAcks) ProtoMessage() {}
+
+func (x *GuardAcks) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardAcks.ProtoReflect.Descriptor instead.
+func (*GuardAcks) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GuardAcks) GetAcks() []*GuardAck {
+	if x != nil {
+		return x.Acks
+	}
+	return nil
+}
+
+func (x *GuardAcks) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type GuardAck struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The floor: nothing below it is admitted any more, or on its way to the storage.
+	Token         uint64     `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	Proof         GuardProof `protobuf:"varint,3,opt,name=proof,proto3,enum=writ.v1.GuardProof" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardAck) Reset() {
+	*x = GuardAck{}
+	mi := &file_writ_v1_fence_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardAck) ProtoMessage() {}
+
+func (x *GuardAck) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardAck.ProtoReflect.Descriptor instead.
+func (*GuardAck) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GuardAck) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardAck) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *GuardAck) GetProof() GuardProof {
+	if x != nil {
+		return x.Proof
+	}
+	return GuardProof_GUARD_PROOF_UNSPECIFIED
+}
+
+// GuardLeave says that the guard has stopped admitting, and that everything that it admitted has finished.
+type GuardLeave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardLeave) Reset() {
+	*x = GuardLeave{}
+	mi := &file_writ_v1_fence_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardLeave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardLeave) ProtoMessage() {}
+
+func (x *GuardLeave) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardLeave.ProtoReflect.Descriptor instead.
+func (*GuardLeave) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GuardLeave) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type GuardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the request that this answers; 0: the guard is told.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Say:
+	//
+	//	*GuardResponse_Enrolled
+	//	*GuardResponse_Contacted
+	//	*GuardResponse_Noted
+	//	*GuardResponse_Error
+	//	*GuardResponse_Raises
+	//	*GuardResponse_Jwks
+	//	*GuardResponse_Grants
+	//	*GuardResponse_Hurry
+	//	*GuardResponse_Probe
+	Say           isGuardResponse_Say `protobuf_oneof:"say"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardResponse) Reset() {
+	*x = GuardResponse{}
+	mi := &file_writ_v1_fence_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardResponse) ProtoMessage() {}
+
+func (x *GuardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardResponse.ProtoReflect.Descriptor instead.
+func (*GuardResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GuardResponse) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *GuardResponse) GetSay() isGuardResponse_Say {
+	if x != nil {
+		return x.Say
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetEnrolled() *GuardEnrolled {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Enrolled); ok {
+			return x.Enrolled
+		}
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetContacted() *GuardContacted {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Contacted); ok {
+			return x.Contacted
+		}
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetNoted() *GuardNoted {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Noted); ok {
+			return x.Noted
+		}
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetError() *status.Status {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetRaises() *GuardRaises {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Raises); ok {
+			return x.Raises
+		}
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetJwks() string {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Jwks); ok {
+			return x.Jwks
+		}
+	}
+	return ""
+}
+
+func (x *GuardResponse) GetGrants() *GuardGrants {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Grants); ok {
+			return x.Grants
+		}
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetHurry() *GuardNoted {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Hurry); ok {
+			return x.Hurry
+		}
+	}
+	return nil
+}
+
+func (x *GuardResponse) GetProbe() *GuardProbe {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Probe); ok {
+			return x.Probe
+		}
+	}
+	return nil
+}
+
+type isGuardResponse_Say interface {
+	isGuardResponse_Say()
+}
+
+type GuardResponse_Enrolled struct {
+	Enrolled *GuardEnrolled `protobuf:"bytes,2,opt,name=enrolled,proto3,oneof"`
+}
+
+type GuardResponse_Contacted struct {
+	Contacted *GuardContacted `protobuf:"bytes,3,opt,name=contacted,proto3,oneof"`
+}
+
+type GuardResponse_Noted struct {
+	// To GuardAcks and GuardLeave.
+	Noted *GuardNoted `protobuf:"bytes,4,opt,name=noted,proto3,oneof"`
+}
+
+type GuardResponse_Error struct {
+	// As the status of the request would be.
+	Error *status.Status `protobuf:"bytes,5,opt,name=error,proto3,oneof"`
+}
+
+type GuardResponse_Raises struct {
+	// Told: lift floors, drain, and acknowledge each.
+	Raises *GuardRaises `protobuf:"bytes,6,opt,name=raises,proto3,oneof"`
+}
+
+type GuardResponse_Jwks struct {
+	// Told: the quorum's public keys as a JSON Web Key Set, whenever they change.
+	Jwks string `protobuf:"bytes,7,opt,name=jwks,proto3,oneof"`
+}
+
+type GuardResponse_Grants struct {
+	// Told: what is granted, for stamp mode.
+	Grants *GuardGrants `protobuf:"bytes,8,opt,name=grants,proto3,oneof"`
+}
+
+type GuardResponse_Hurry struct {
+	// Told: the coordinator changed; make contact now.
+	Hurry *GuardNoted `protobuf:"bytes,9,opt,name=hurry,proto3,oneof"`
+}
+
+type GuardResponse_Probe struct {
+	// Told: refuse this canary, and say so with GuardProbed under the same id.
+	Probe *GuardProbe `protobuf:"bytes,10,opt,name=probe,proto3,oneof"`
+}
+
+func (*GuardResponse_Enrolled) isGuardResponse_Say() {}
+
+func (*GuardResponse_Contacted) isGuardResponse_Say() {}
+
+func (*GuardResponse_Noted) isGuardResponse_Say() {}
+
+func (*GuardResponse_Error) isGuardResponse_Say() {}
+
+func (*GuardResponse_Raises) isGuardResponse_Say() {}
+
+func (*GuardResponse_Jwks) isGuardResponse_Say() {}
+
+func (*GuardResponse_Grants) isGuardResponse_Say() {}
+
+func (*GuardResponse_Hurry) isGuardResponse_Say() {}
+
+func (*GuardResponse_Probe) isGuardResponse_Say() {}
+
+// GuardEnrolled confers the first guard lease and seeds the floors. It may come in parts, of which the last says so: it
+// counts from then on.
+type GuardEnrolled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lease *durationpb.Duration   `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The floor of every resource that is not named in floors.
+	Base   uint64          `protobuf:"varint,2,opt,name=base,proto3" json:"base,omitempty"`
+	Floors []*GuardFloor   `protobuf:"bytes,3,rep,name=floors,proto3" json:"floors,omitempty"`
+	Rules  *GuardingRecord `protobuf:"bytes,4,opt,name=rules,proto3" json:"rules,omitempty"`
+	More   bool            `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	// The name of the quorum, which its writs are issued by.
+	Issuer        string `protobuf:"bytes,6,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardEnrolled) Reset() {
+	*x = GuardEnrolled{}
+	mi := &file_writ_v1_fence_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardEnrolled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardEnrolled) ProtoMessage() {}
+
+func (x *GuardEnrolled) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardEnrolled.ProtoReflect.Descriptor instead.
+func (*GuardEnrolled) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GuardEnrolled) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *GuardEnrolled) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *GuardEnrolled) GetFloors() []*GuardFloor {
+	if x != nil {
+		return x.Floors
+	}
+	return nil
+}
+
+func (x *GuardEnrolled) GetRules() *GuardingRecord {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *GuardEnrolled) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *GuardEnrolled) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+// GuardFloor is the lowest token that may be admitted for a resource.
+type GuardFloor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardFloor) Reset() {
+	*x = GuardFloor{}
+	mi := &file_writ_v1_fence_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardFloor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardFloor) ProtoMessage() {}
+
+func (x *GuardFloor) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardFloor.ProtoReflect.Descriptor instead.
+func (*GuardFloor) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GuardFloor) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardFloor) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+type GuardContacted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lease *durationpb.Duration   `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Raises that the guard has not acknowledged.
+	Raises []*GuardFloor `protobuf:"bytes,2,rep,name=raises,proto3" json:"raises,omitempty"`
+	// If they are not those that the guard goes by.
+	Rules         *GuardingRecord `protobuf:"bytes,3,opt,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardContacted) Reset() {
+	*x = GuardContacted{}
+	mi := &file_writ_v1_fence_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardContacted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardContacted) ProtoMessage() {}
+
+func (x *GuardContacted) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardContacted.ProtoReflect.Descriptor instead.
+func (*GuardContacted) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GuardContacted) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *GuardContacted) GetRaises() []*GuardFloor {
+	if x != nil {
+		return x.Raises
+	}
+	return nil
+}
+
+func (x *GuardContacted) GetRules() *GuardingRecord {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type GuardNoted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardNoted) Reset() {
+	*x = GuardNoted{}
+	mi := &file_writ_v1_fence_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardNoted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardNoted) ProtoMessage() {}
+
+func (x *GuardNoted) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardNoted.ProtoReflect.Descriptor instead.
+func (*GuardNoted) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{16}
+}
+
+type GuardRaises struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Raises        []*GuardFloor          `protobuf:"bytes,1,rep,name=raises,proto3" json:"raises,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardRaises) Reset() {
+	*x = GuardRaises{}
+	mi := &file_writ_v1_fence_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardRaises) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardRaises) ProtoMessage() {}
+
+func (x *GuardRaises) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardRaises.ProtoReflect.Descriptor instead.
+func (*GuardRaises) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GuardRaises) GetRaises() []*GuardFloor {
+	if x != nil {
+		return x.Raises
+	}
+	return nil
+}
+
+type GuardGrants struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Grants        []*GuardGrant          `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardGrants) Reset() {
+	*x = GuardGrants{}
+	mi := &file_writ_v1_fence_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardGrants) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardGrants) ProtoMessage() {}
+
+func (x *GuardGrants) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardGrants.ProtoReflect.Descriptor instead.
+func (*GuardGrants) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GuardGrants) GetGrants() []*GuardGrant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+type GuardGrant struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// 0: nobody holds it.
+	Token         uint64 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	Region        string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardGrant) Reset() {
+	*x = GuardGrant{}
+	mi := &file_writ_v1_fence_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardGrant) ProtoMessage() {}
+
+func (x *GuardGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardGrant.ProtoReflect.Descriptor instead.
+func (*GuardGrant) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GuardGrant) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardGrant) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *GuardGrant) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+// GuardProbe is a write that a sound guard refuses: it must not reach the storage whatever the guard thinks of it.
+type GuardProbe struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Token    uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	// The token as a signed writ.
+	Writ          string `protobuf:"bytes,3,opt,name=writ,proto3" json:"writ,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardProbe) Reset() {
+	*x = GuardProbe{}
+	mi := &file_writ_v1_fence_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardProbe) ProtoMessage() {}
+
+func (x *GuardProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardProbe.ProtoReflect.Descriptor instead.
+func (*GuardProbe) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GuardProbe) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardProbe) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *GuardProbe) GetWrit() string {
+	if x != nil {
+		return x.Writ
+	}
+	return ""
+}
+
+type GuardProbed struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Refused bool                   `protobuf:"varint,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	// As the caller of the write would have been told.
+	Detail        string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardProbed) Reset() {
+	*x = GuardProbed{}
+	mi := &file_writ_v1_fence_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardProbed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardProbed) ProtoMessage() {}
+
+func (x *GuardProbed) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardProbed.ProtoReflect.Descriptor instead.
+func (*GuardProbed) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GuardProbed) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+func (x *GuardProbed) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type ListGuardsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only guards that cover this resource; empty: all.
+	Resource      string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGuardsRequest) Reset() {
+	*x = ListGuardsRequest{}
+	mi := &file_writ_v1_fence_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGuardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGuardsRequest) ProtoMessage() {}
+
+func (x *ListGuardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGuardsRequest.ProtoReflect.Descriptor instead.
+func (*ListGuardsRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListGuardsRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+type ListGuardsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guards        []*Guard               `protobuf:"bytes,1,rep,name=guards,proto3" json:"guards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGuardsResponse) Reset() {
+	*x = ListGuardsResponse{}
+	mi := &file_writ_v1_fence_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGuardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGuardsResponse) ProtoMessage() {}
+
+func (x *ListGuardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGuardsResponse.ProtoReflect.Descriptor instead.
+func (*ListGuardsResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListGuardsResponse) GetGuards() []*Guard {
+	if x != nil {
+		return x.Guards
+	}
+	return nil
+}
+
+// Guard is what the quorum knows of a guard.
+type Guard struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State     GuardState             `protobuf:"varint,2,opt,name=state,proto3,enum=writ.v1.GuardState" json:"state,omitempty"`
+	Principal string                 `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
+	Region    string                 `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	Form      string                 `protobuf:"bytes,5,opt,name=form,proto3" json:"form,omitempty"`
+	Promise   GuardPromise           `protobuf:"varint,6,opt,name=promise,proto3,enum=writ.v1.GuardPromise" json:"promise,omitempty"`
+	Covers    []string               `protobuf:"bytes,7,rep,name=covers,proto3" json:"covers,omitempty"`
+	// By the coordinator's clock; negative since it ran out.
+	LeaseLeft *durationpb.Duration `protobuf:"bytes,8,opt,name=lease_left,json=leaseLeft,proto3" json:"lease_left,omitempty"`
+	Slack     *durationpb.Duration `protobuf:"bytes,9,opt,name=slack,proto3" json:"slack,omitempty"`
+	// Raises that it has not acknowledged, and for how long the oldest has been waiting.
+	Lag         uint32               `protobuf:"varint,10,opt,name=lag,proto3" json:"lag,omitempty"`
+	OldestRaise *durationpb.Duration `protobuf:"bytes,11,opt,name=oldest_raise,json=oldestRaise,proto3" json:"oldest_raise,omitempty"`
+	// The newest floor that it acknowledged to the present coordinator.
+	NewestFloor *GuardFloor   `protobuf:"bytes,12,opt,name=newest_floor,json=newestFloor,proto3" json:"newest_floor,omitempty"`
+	Counts      *GuardCounts  `protobuf:"bytes,13,opt,name=counts,proto3" json:"counts,omitempty"`
+	Alarms      []*GuardAlarm `protobuf:"bytes,14,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	// Something an operator should know, such as a floor store that went back.
+	Warning         string                 `protobuf:"bytes,15,opt,name=warning,proto3" json:"warning,omitempty"`
+	Version         uint64                 `protobuf:"varint,16,opt,name=version,proto3" json:"version,omitempty"`
+	RulesVersion    uint64                 `protobuf:"varint,17,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
+	EnrolledAt      *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=enrolled_at,json=enrolledAt,proto3" json:"enrolled_at,omitempty"`
+	SoftwareVersion string                 `protobuf:"bytes,19,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Guard) Reset() {
+	*x = Guard{}
+	mi := &file_writ_v1_fence_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guard) ProtoMessage() {}
+
+func (x *Guard) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guard.ProtoReflect.Descriptor instead.
+func (*Guard) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Guard) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Guard) GetState() GuardState {
+	if x != nil {
+		return x.State
+	}
+	return GuardState_GUARD_STATE_UNSPECIFIED
+}
+
+func (x *Guard) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Guard) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Guard) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *Guard) GetPromise() GuardPromise {
+	if x != nil {
+		return x.Promise
+	}
+	return GuardPromise_GUARD_PROMISE_UNSPECIFIED
+}
+
+func (x *Guard) GetCovers() []string {
+	if x != nil {
+		return x.Covers
+	}
+	return nil
+}
+
+func (x *Guard) GetLeaseLeft() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseLeft
+	}
+	return nil
+}
+
+func (x *Guard) GetSlack() *durationpb.Duration {
+	if x != nil {
+		return x.Slack
+	}
+	return nil
+}
+
+func (x *Guard) GetLag() uint32 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *Guard) GetOldestRaise() *durationpb.Duration {
+	if x != nil {
+		return x.OldestRaise
+	}
+	return nil
+}
+
+func (x *Guard) GetNewestFloor() *GuardFloor {
+	if x != nil {
+		return x.NewestFloor
+	}
+	return nil
+}
+
+func (x *Guard) GetCounts() *GuardCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Guard) GetAlarms() []*GuardAlarm {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
+}
+
+func (x *Guard) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *Guard) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Guard) GetRulesVersion() uint64 {
+	if x != nil {
+		return x.RulesVersion
+	}
+	return 0
+}
+
+func (x *Guard) GetEnrolledAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EnrolledAt
+	}
+	return nil
+}
+
+func (x *Guard) GetSoftwareVersion() string {
+	if x != nil {
+		return x.SoftwareVersion
+	}
+	return ""
+}
+
+type RemoveGuardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Somebody answers for it that the guard admits nothing any more. reason says who and why.
+	Attest        bool   `protobuf:"varint,2,opt,name=attest,proto3" json:"attest,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveGuardRequest) Reset() {
+	*x = RemoveGuardRequest{}
+	mi := &file_writ_v1_fence_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveGuardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveGuardRequest) ProtoMessage() {}
+
+func (x *RemoveGuardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveGuardRequest.ProtoReflect.Descriptor instead.
+func (*RemoveGuardRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RemoveGuardRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveGuardRequest) GetAttest() bool {
+	if x != nil {
+		return x.Attest
+	}
+	return false
+}
+
+func (x *RemoveGuardRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RemoveGuardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveGuardResponse) Reset() {
+	*x = RemoveGuardResponse{}
+	mi := &file_writ_v1_fence_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveGuardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveGuardResponse) ProtoMessage() {}
+
+func (x *RemoveGuardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveGuardResponse.ProtoReflect.Descriptor instead.
+func (*RemoveGuardResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{26}
+}
+
+type VerifyGuardsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource that the canary pretends to write; empty: one that each guard covers.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Only this guard; empty: all.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyGuardsRequest) Reset() {
+	*x = VerifyGuardsRequest{}
+	mi := &file_writ_v1_fence_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyGuardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyGuardsRequest) ProtoMessage() {}
+
+func (x *VerifyGuardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyGuardsRequest.ProtoReflect.Descriptor instead.
+func (*VerifyGuardsRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *VerifyGuardsRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *VerifyGuardsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type VerifyGuardsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verdicts      []*GuardVerdict        `protobuf:"bytes,1,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyGuardsResponse) Reset() {
+	*x = VerifyGuardsResponse{}
+	mi := &file_writ_v1_fence_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyGuardsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyGuardsResponse) ProtoMessage() {}
+
+func (x *VerifyGuardsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyGuardsResponse.ProtoReflect.Descriptor instead.
+func (*VerifyGuardsResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *VerifyGuardsResponse) GetVerdicts() []*GuardVerdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+type GuardVerdict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guard         string                 `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
+	Resource      string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	Token         uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	Refused       bool                   `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	Detail        string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardVerdict) Reset() {
+	*x = GuardVerdict{}
+	mi := &file_writ_v1_fence_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardVerdict) ProtoMessage() {}
+
+func (x *GuardVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardVerdict.ProtoReflect.Descriptor instead.
+func (*GuardVerdict) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GuardVerdict) GetGuard() string {
+	if x != nil {
+		return x.Guard
+	}
+	return ""
+}
+
+func (x *GuardVerdict) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardVerdict) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *GuardVerdict) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+func (x *GuardVerdict) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type GetGuardingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGuardingRequest) Reset() {
+	*x = GetGuardingRequest{}
+	mi := &file_writ_v1_fence_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGuardingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGuardingRequest) ProtoMessage() {}
+
+func (x *GetGuardingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGuardingRequest.ProtoReflect.Descriptor instead.
+func (*GetGuardingRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{30}
+}
+
+type GetGuardingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guarding      *GuardingRecord        `protobuf:"bytes,1,opt,name=guarding,proto3" json:"guarding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGuardingResponse) Reset() {
+	*x = GetGuardingResponse{}
+	mi := &file_writ_v1_fence_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGuardingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGuardingResponse) ProtoMessage() {}
+
+func (x *GetGuardingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGuardingResponse.ProtoReflect.Descriptor instead.
+func (*GetGuardingResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *GetGuardingResponse) GetGuarding() *GuardingRecord {
+	if x != nil {
+		return x.Guarding
+	}
+	return nil
+}
+
+type SetGuardingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule to put in the place of that of its prefix.
+	Rule *GuardingRule `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Remove the rule of that prefix instead.
+	Remove bool `protobuf:"varint,2,opt,name=remove,proto3" json:"remove,omitempty"`
+	// The version that is to be changed; 0: whichever there is.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGuardingRequest) Reset() {
+	*x = SetGuardingRequest{}
+	mi := &file_writ_v1_fence_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGuardingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGuardingRequest) ProtoMessage() {}
+
+func (x *SetGuardingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGuardingRequest.ProtoReflect.Descriptor instead.
+func (*SetGuardingRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SetGuardingRequest) GetRule() *GuardingRule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *SetGuardingRequest) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+func (x *SetGuardingRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SetGuardingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type SetGuardingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guarding      *GuardingRecord        `protobuf:"bytes,1,opt,name=guarding,proto3" json:"guarding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGuardingResponse) Reset() {
+	*x = SetGuardingResponse{}
+	mi := &file_writ_v1_fence_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGuardingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGuardingResponse) ProtoMessage() {}
+
+func (x *SetGuardingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGuardingResponse.ProtoReflect.Descriptor instead.
+func (*SetGuardingResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SetGuardingResponse) GetGuarding() *GuardingRecord {
+	if x != nil {
+		return x.Guarding
+	}
+	return nil
+}
+
 var File_writ_v1_fence_proto protoreflect.FileDescriptor
 
 const file_writ_v1_fence_proto_rawDesc = "" +
 	"\n" +
-	"\x13writ/v1/fence.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\"\x7f\n" +
+	"\x13writ/v1/fence.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x14writ/v1/record.proto\"\x7f\n" +
 	"\x10IssueWritRequest\x12&\n" +
 	"\bresource\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x04R\bresource\x12\x1d\n" +
@@ -225,11 +2527,187 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x04writ\x18\x01 \x01(\tR\x04writ\"\r\n" +
 	"\vKeysRequest\"\"\n" +
 	"\fKeysResponse\x12\x12\n" +
-	"\x04jwks\x18\x01 \x01(\tR\x04jwks2\xb5\x01\n" +
+	"\x04jwks\x18\x01 \x01(\tR\x04jwks\"\xd2\x02\n" +
+	"\fGuardRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1f\n" +
+	"\x05guard\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05guard\x12#\n" +
+	"\asession\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\asession\x12+\n" +
+	"\x05enrol\x18\x04 \x01(\v2\x13.writ.v1.GuardEnrolH\x00R\x05enrol\x121\n" +
+	"\acontact\x18\x05 \x01(\v2\x15.writ.v1.GuardContactH\x00R\acontact\x12(\n" +
+	"\x04acks\x18\x06 \x01(\v2\x12.writ.v1.GuardAcksH\x00R\x04acks\x12+\n" +
+	"\x05leave\x18\a \x01(\v2\x13.writ.v1.GuardLeaveH\x00R\x05leave\x12.\n" +
+	"\x06probed\x18\b \x01(\v2\x14.writ.v1.GuardProbedH\x00R\x06probedB\x05\n" +
+	"\x03ask\"\x81\x03\n" +
+	"\n" +
+	"GuardEnrol\x12\x1f\n" +
+	"\x06region\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12\x1b\n" +
+	"\x04form\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x04form\x12/\n" +
+	"\apromise\x18\x03 \x01(\x0e2\x15.writ.v1.GuardPromiseR\apromise\x12#\n" +
+	"\x06covers\x18\x04 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\x06covers\x12\x1f\n" +
+	"\x05store\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05store\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\x12\x1c\n" +
+	"\twitnessed\x18\a \x01(\x04R\twitnessed\x12/\n" +
+	"\x05slack\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05slack\x122\n" +
+	"\x10software_version\x18\t \x01(\tB\a\xbaH\x04r\x02(@R\x0fsoftwareVersion\x12!\n" +
+	"\x06stamps\x18\n" +
+	" \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\"\xee\x01\n" +
+	"\fGuardContact\x12#\n" +
+	"\rrules_version\x18\x01 \x01(\x04R\frulesVersion\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12,\n" +
+	"\x06counts\x18\x03 \x01(\v2\x14.writ.v1.GuardCountsR\x06counts\x12+\n" +
+	"\x06alarms\x18\x04 \x03(\v2\x13.writ.v1.GuardAlarmR\x06alarms\x12!\n" +
+	"\x06covers\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06covers\x12!\n" +
+	"\x06stamps\x18\x06 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\"x\n" +
+	"\vGuardCounts\x12\x1a\n" +
+	"\badmitted\x18\x01 \x01(\x04R\badmitted\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x1b\n" +
+	"\tin_flight\x18\x03 \x01(\x04R\binFlight\x12\x16\n" +
+	"\x06floors\x18\x04 \x01(\x04R\x06floors\"T\n" +
+	"\n" +
+	"GuardAlarm\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x14\n" +
+	"\x05floor\x18\x03 \x01(\x04R\x05floor\"W\n" +
+	"\tGuardAcks\x120\n" +
+	"\x04acks\x18\x01 \x03(\v2\x11.writ.v1.GuardAckB\t\xbaH\x06\x92\x01\x03\x10\x80 R\x04acks\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"g\n" +
+	"\bGuardAck\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\x12)\n" +
+	"\x05proof\x18\x03 \x01(\x0e2\x13.writ.v1.GuardProofR\x05proof\"&\n" +
+	"\n" +
+	"GuardLeave\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\xbe\x03\n" +
+	"\rGuardResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
+	"\benrolled\x18\x02 \x01(\v2\x16.writ.v1.GuardEnrolledH\x00R\benrolled\x127\n" +
+	"\tcontacted\x18\x03 \x01(\v2\x17.writ.v1.GuardContactedH\x00R\tcontacted\x12+\n" +
+	"\x05noted\x18\x04 \x01(\v2\x13.writ.v1.GuardNotedH\x00R\x05noted\x12*\n" +
+	"\x05error\x18\x05 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12.\n" +
+	"\x06raises\x18\x06 \x01(\v2\x14.writ.v1.GuardRaisesH\x00R\x06raises\x12\x14\n" +
+	"\x04jwks\x18\a \x01(\tH\x00R\x04jwks\x12.\n" +
+	"\x06grants\x18\b \x01(\v2\x14.writ.v1.GuardGrantsH\x00R\x06grants\x12+\n" +
+	"\x05hurry\x18\t \x01(\v2\x13.writ.v1.GuardNotedH\x00R\x05hurry\x12+\n" +
+	"\x05probe\x18\n" +
+	" \x01(\v2\x13.writ.v1.GuardProbeH\x00R\x05probeB\x05\n" +
+	"\x03say\"\xdc\x01\n" +
+	"\rGuardEnrolled\x12/\n" +
+	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\x04R\x04base\x12+\n" +
+	"\x06floors\x18\x03 \x03(\v2\x13.writ.v1.GuardFloorR\x06floors\x12-\n" +
+	"\x05rules\x18\x04 \x01(\v2\x17.writ.v1.GuardingRecordR\x05rules\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
+	"\x06issuer\x18\x06 \x01(\tR\x06issuer\">\n" +
+	"\n" +
+	"GuardFloor\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\"\x9d\x01\n" +
+	"\x0eGuardContacted\x12/\n" +
+	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12+\n" +
+	"\x06raises\x18\x02 \x03(\v2\x13.writ.v1.GuardFloorR\x06raises\x12-\n" +
+	"\x05rules\x18\x03 \x01(\v2\x17.writ.v1.GuardingRecordR\x05rules\"\f\n" +
+	"\n" +
+	"GuardNoted\":\n" +
+	"\vGuardRaises\x12+\n" +
+	"\x06raises\x18\x01 \x03(\v2\x13.writ.v1.GuardFloorR\x06raises\":\n" +
+	"\vGuardGrants\x12+\n" +
+	"\x06grants\x18\x01 \x03(\v2\x13.writ.v1.GuardGrantR\x06grants\"V\n" +
+	"\n" +
+	"GuardGrant\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\"R\n" +
+	"\n" +
+	"GuardProbe\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x12\n" +
+	"\x04writ\x18\x03 \x01(\tR\x04writ\"?\n" +
+	"\vGuardProbed\x12\x18\n" +
+	"\arefused\x18\x01 \x01(\bR\arefused\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"9\n" +
+	"\x11ListGuardsRequest\x12$\n" +
+	"\bresource\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\bresource\"<\n" +
+	"\x12ListGuardsResponse\x12&\n" +
+	"\x06guards\x18\x01 \x03(\v2\x0e.writ.v1.GuardR\x06guards\"\xe8\x05\n" +
+	"\x05Guard\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x13.writ.v1.GuardStateR\x05state\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x12\x12\n" +
+	"\x04form\x18\x05 \x01(\tR\x04form\x12/\n" +
+	"\apromise\x18\x06 \x01(\x0e2\x15.writ.v1.GuardPromiseR\apromise\x12\x16\n" +
+	"\x06covers\x18\a \x03(\tR\x06covers\x128\n" +
+	"\n" +
+	"lease_left\x18\b \x01(\v2\x19.google.protobuf.DurationR\tleaseLeft\x12/\n" +
+	"\x05slack\x18\t \x01(\v2\x19.google.protobuf.DurationR\x05slack\x12\x10\n" +
+	"\x03lag\x18\n" +
+	" \x01(\rR\x03lag\x12<\n" +
+	"\foldest_raise\x18\v \x01(\v2\x19.google.protobuf.DurationR\voldestRaise\x126\n" +
+	"\fnewest_floor\x18\f \x01(\v2\x13.writ.v1.GuardFloorR\vnewestFloor\x12,\n" +
+	"\x06counts\x18\r \x01(\v2\x14.writ.v1.GuardCountsR\x06counts\x12+\n" +
+	"\x06alarms\x18\x0e \x03(\v2\x13.writ.v1.GuardAlarmR\x06alarms\x12\x18\n" +
+	"\awarning\x18\x0f \x01(\tR\awarning\x12\x18\n" +
+	"\aversion\x18\x10 \x01(\x04R\aversion\x12#\n" +
+	"\rrules_version\x18\x11 \x01(\x04R\frulesVersion\x12;\n" +
+	"\venrolled_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"enrolledAt\x12)\n" +
+	"\x10software_version\x18\x13 \x01(\tR\x0fsoftwareVersion\"m\n" +
+	"\x12RemoveGuardRequest\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x04name\x12\x16\n" +
+	"\x06attest\x18\x02 \x01(\bR\x06attest\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\"\x15\n" +
+	"\x13RemoveGuardResponse\"X\n" +
+	"\x13VerifyGuardsRequest\x12$\n" +
+	"\bresource\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\bresource\x12\x1b\n" +
+	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x04name\"I\n" +
+	"\x14VerifyGuardsResponse\x121\n" +
+	"\bverdicts\x18\x01 \x03(\v2\x15.writ.v1.GuardVerdictR\bverdicts\"\x88\x01\n" +
+	"\fGuardVerdict\x12\x14\n" +
+	"\x05guard\x18\x01 \x01(\tR\x05guard\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\x04R\x05token\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\bR\arefused\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\"\x14\n" +
+	"\x12GetGuardingRequest\"J\n" +
+	"\x13GetGuardingResponse\x123\n" +
+	"\bguarding\x18\x01 \x01(\v2\x17.writ.v1.GuardingRecordR\bguarding\"\x93\x01\n" +
+	"\x12SetGuardingRequest\x12)\n" +
+	"\x04rule\x18\x01 \x01(\v2\x15.writ.v1.GuardingRuleR\x04rule\x12\x16\n" +
+	"\x06remove\x18\x02 \x01(\bR\x06remove\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\"J\n" +
+	"\x13SetGuardingResponse\x123\n" +
+	"\bguarding\x18\x01 \x01(\v2\x17.writ.v1.GuardingRecordR\bguarding*\x84\x01\n" +
+	"\fGuardPromise\x12\x1d\n" +
+	"\x19GUARD_PROMISE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14GUARD_PROMISE_ATOMIC\x10\x01\x12\x19\n" +
+	"\x15GUARD_PROMISE_DRAINED\x10\x02\x12 \n" +
+	"\x1cGUARD_PROMISE_CHECK_THEN_ACT\x10\x03*\xa1\x01\n" +
+	"\n" +
+	"GuardProof\x12\x1b\n" +
+	"\x17GUARD_PROOF_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11GUARD_PROOF_ACKED\x10\x01\x12\x13\n" +
+	"\x0fGUARD_PROOF_CUT\x10\x02\x12\x16\n" +
+	"\x12GUARD_PROOF_LAPSED\x10\x03\x12\x18\n" +
+	"\x14GUARD_PROOF_ATTESTED\x10\x04\x12\x18\n" +
+	"\x14GUARD_PROOF_UNPROVEN\x10\x05*X\n" +
+	"\n" +
+	"GuardState\x12\x1b\n" +
+	"\x17GUARD_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14GUARD_STATE_ENROLLED\x10\x01\x12\x13\n" +
+	"\x0fGUARD_STATE_OUT\x10\x022\xe9\x05\n" +
 	"\fFenceService\x12^\n" +
 	"\tIssueWrit\x12\x19.writ.v1.IssueWritRequest\x1a\x1a.writ.v1.IssueWritResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/writs:issue\x12E\n" +
 	"\x04Keys\x12\x14.writ.v1.KeysRequest\x1a\x15.writ.v1.KeysResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
-	"\x12\b/v1/keysB,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
+	"\x12\b/v1/keys\x12:\n" +
+	"\x05Guard\x12\x15.writ.v1.GuardRequest\x1a\x16.writ.v1.GuardResponse(\x010\x01\x12Y\n" +
+	"\n" +
+	"ListGuards\x12\x1a.writ.v1.ListGuardsRequest\x1a\x1b.writ.v1.ListGuardsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/guards\x12m\n" +
+	"\vRemoveGuard\x12\x1b.writ.v1.RemoveGuardRequest\x1a\x1c.writ.v1.RemoveGuardResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/guards/{name}:remove\x12i\n" +
+	"\fVerifyGuards\x12\x1c.writ.v1.VerifyGuardsRequest\x1a\x1d.writ.v1.VerifyGuardsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/guards:verify\x12^\n" +
+	"\vGetGuarding\x12\x1b.writ.v1.GetGuardingRequest\x1a\x1c.writ.v1.GetGuardingResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/guarding\x12a\n" +
+	"\vSetGuarding\x12\x1b.writ.v1.SetGuardingRequest\x1a\x1c.writ.v1.SetGuardingResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/guardingB,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_fence_proto_rawDescOnce sync.Once
@@ -243,23 +2721,115 @@ func file_writ_v1_fence_proto_rawDescGZIP() []byte {
 	return file_writ_v1_fence_proto_rawDescData
 }
 
-var file_writ_v1_fence_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_writ_v1_fence_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_writ_v1_fence_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_writ_v1_fence_proto_goTypes = []any{
-	(*IssueWritRequest)(nil),  // 0: writ.v1.IssueWritRequest
-	(*IssueWritResponse)(nil), // 1: writ.v1.IssueWritResponse
-	(*KeysRequest)(nil),       // 2: writ.v1.KeysRequest
-	(*KeysResponse)(nil),      // 3: writ.v1.KeysResponse
+	(GuardPromise)(0),             // 0: writ.v1.GuardPromise
+	(GuardProof)(0),               // 1: writ.v1.GuardProof
+	(GuardState)(0),               // 2: writ.v1.GuardState
+	(*IssueWritRequest)(nil),      // 3: writ.v1.IssueWritRequest
+	(*IssueWritResponse)(nil),     // 4: writ.v1.IssueWritResponse
+	(*KeysRequest)(nil),           // 5: writ.v1.KeysRequest
+	(*KeysResponse)(nil),          // 6: writ.v1.KeysResponse
+	(*GuardRequest)(nil),          // 7: writ.v1.GuardRequest
+	(*GuardEnrol)(nil),            // 8: writ.v1.GuardEnrol
+	(*GuardContact)(nil),          // 9: writ.v1.GuardContact
+	(*GuardCounts)(nil),           // 10: writ.v1.GuardCounts
+	(*GuardAlarm)(nil),            // 11: writ.v1.GuardAlarm
+	(*GuardAcks)(nil),             // 12: writ.v1.GuardAcks
+	(*GuardAck)(nil),              // 13: writ.v1.GuardAck
+	(*GuardLeave)(nil),            // 14: writ.v1.GuardLeave
+	(*GuardResponse)(nil),         // 15: writ.v1.GuardResponse
+	(*GuardEnrolled)(nil),         // 16: writ.v1.GuardEnrolled
+	(*GuardFloor)(nil),            // 17: writ.v1.GuardFloor
+	(*GuardContacted)(nil),        // 18: writ.v1.GuardContacted
+	(*GuardNoted)(nil),            // 19: writ.v1.GuardNoted
+	(*GuardRaises)(nil),           // 20: writ.v1.GuardRaises
+	(*GuardGrants)(nil),           // 21: writ.v1.GuardGrants
+	(*GuardGrant)(nil),            // 22: writ.v1.GuardGrant
+	(*GuardProbe)(nil),            // 23: writ.v1.GuardProbe
+	(*GuardProbed)(nil),           // 24: writ.v1.GuardProbed
+	(*ListGuardsRequest)(nil),     // 25: writ.v1.ListGuardsRequest
+	(*ListGuardsResponse)(nil),    // 26: writ.v1.ListGuardsResponse
+	(*Guard)(nil),                 // 27: writ.v1.Guard
+	(*RemoveGuardRequest)(nil),    // 28: writ.v1.RemoveGuardRequest
+	(*RemoveGuardResponse)(nil),   // 29: writ.v1.RemoveGuardResponse
+	(*VerifyGuardsRequest)(nil),   // 30: writ.v1.VerifyGuardsRequest
+	(*VerifyGuardsResponse)(nil),  // 31: writ.v1.VerifyGuardsResponse
+	(*GuardVerdict)(nil),          // 32: writ.v1.GuardVerdict
+	(*GetGuardingRequest)(nil),    // 33: writ.v1.GetGuardingRequest
+	(*GetGuardingResponse)(nil),   // 34: writ.v1.GetGuardingResponse
+	(*SetGuardingRequest)(nil),    // 35: writ.v1.SetGuardingRequest
+	(*SetGuardingResponse)(nil),   // 36: writ.v1.SetGuardingResponse
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*status.Status)(nil),         // 38: google.rpc.Status
+	(*GuardingRecord)(nil),        // 39: writ.v1.GuardingRecord
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*GuardingRule)(nil),          // 41: writ.v1.GuardingRule
 }
 var file_writ_v1_fence_proto_depIdxs = []int32{
-	0, // 0: writ.v1.FenceService.IssueWrit:input_type -> writ.v1.IssueWritRequest
-	2, // 1: writ.v1.FenceService.Keys:input_type -> writ.v1.KeysRequest
-	1, // 2: writ.v1.FenceService.IssueWrit:output_type -> writ.v1.IssueWritResponse
-	3, // 3: writ.v1.FenceService.Keys:output_type -> writ.v1.KeysResponse
-	2, // [2:4] is the sub-list for method output_type
-	0, // [0:2] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	8,  // 0: writ.v1.GuardRequest.enrol:type_name -> writ.v1.GuardEnrol
+	9,  // 1: writ.v1.GuardRequest.contact:type_name -> writ.v1.GuardContact
+	12, // 2: writ.v1.GuardRequest.acks:type_name -> writ.v1.GuardAcks
+	14, // 3: writ.v1.GuardRequest.leave:type_name -> writ.v1.GuardLeave
+	24, // 4: writ.v1.GuardRequest.probed:type_name -> writ.v1.GuardProbed
+	0,  // 5: writ.v1.GuardEnrol.promise:type_name -> writ.v1.GuardPromise
+	37, // 6: writ.v1.GuardEnrol.slack:type_name -> google.protobuf.Duration
+	10, // 7: writ.v1.GuardContact.counts:type_name -> writ.v1.GuardCounts
+	11, // 8: writ.v1.GuardContact.alarms:type_name -> writ.v1.GuardAlarm
+	13, // 9: writ.v1.GuardAcks.acks:type_name -> writ.v1.GuardAck
+	1,  // 10: writ.v1.GuardAck.proof:type_name -> writ.v1.GuardProof
+	16, // 11: writ.v1.GuardResponse.enrolled:type_name -> writ.v1.GuardEnrolled
+	18, // 12: writ.v1.GuardResponse.contacted:type_name -> writ.v1.GuardContacted
+	19, // 13: writ.v1.GuardResponse.noted:type_name -> writ.v1.GuardNoted
+	38, // 14: writ.v1.GuardResponse.error:type_name -> google.rpc.Status
+	20, // 15: writ.v1.GuardResponse.raises:type_name -> writ.v1.GuardRaises
+	21, // 16: writ.v1.GuardResponse.grants:type_name -> writ.v1.GuardGrants
+	19, // 17: writ.v1.GuardResponse.hurry:type_name -> writ.v1.GuardNoted
+	23, // 18: writ.v1.GuardResponse.probe:type_name -> writ.v1.GuardProbe
+	37, // 19: writ.v1.GuardEnrolled.lease:type_name -> google.protobuf.Duration
+	17, // 20: writ.v1.GuardEnrolled.floors:type_name -> writ.v1.GuardFloor
+	39, // 21: writ.v1.GuardEnrolled.rules:type_name -> writ.v1.GuardingRecord
+	37, // 22: writ.v1.GuardContacted.lease:type_name -> google.protobuf.Duration
+	17, // 23: writ.v1.GuardContacted.raises:type_name -> writ.v1.GuardFloor
+	39, // 24: writ.v1.GuardContacted.rules:type_name -> writ.v1.GuardingRecord
+	17, // 25: writ.v1.GuardRaises.raises:type_name -> writ.v1.GuardFloor
+	22, // 26: writ.v1.GuardGrants.grants:type_name -> writ.v1.GuardGrant
+	27, // 27: writ.v1.ListGuardsResponse.guards:type_name -> writ.v1.Guard
+	2,  // 28: writ.v1.Guard.state:type_name -> writ.v1.GuardState
+	0,  // 29: writ.v1.Guard.promise:type_name -> writ.v1.GuardPromise
+	37, // 30: writ.v1.Guard.lease_left:type_name -> google.protobuf.Duration
+	37, // 31: writ.v1.Guard.slack:type_name -> google.protobuf.Duration
+	37, // 32: writ.v1.Guard.oldest_raise:type_name -> google.protobuf.Duration
+	17, // 33: writ.v1.Guard.newest_floor:type_name -> writ.v1.GuardFloor
+	10, // 34: writ.v1.Guard.counts:type_name -> writ.v1.GuardCounts
+	11, // 35: writ.v1.Guard.alarms:type_name -> writ.v1.GuardAlarm
+	40, // 36: writ.v1.Guard.enrolled_at:type_name -> google.protobuf.Timestamp
+	32, // 37: writ.v1.VerifyGuardsResponse.verdicts:type_name -> writ.v1.GuardVerdict
+	39, // 38: writ.v1.GetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
+	41, // 39: writ.v1.SetGuardingRequest.rule:type_name -> writ.v1.GuardingRule
+	39, // 40: writ.v1.SetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
+	3,  // 41: writ.v1.FenceService.IssueWrit:input_type -> writ.v1.IssueWritRequest
+	5,  // 42: writ.v1.FenceService.Keys:input_type -> writ.v1.KeysRequest
+	7,  // 43: writ.v1.FenceService.Guard:input_type -> writ.v1.GuardRequest
+	25, // 44: writ.v1.FenceService.ListGuards:input_type -> writ.v1.ListGuardsRequest
+	28, // 45: writ.v1.FenceService.RemoveGuard:input_type -> writ.v1.RemoveGuardRequest
+	30, // 46: writ.v1.FenceService.VerifyGuards:input_type -> writ.v1.VerifyGuardsRequest
+	33, // 47: writ.v1.FenceService.GetGuarding:input_type -> writ.v1.GetGuardingRequest
+	35, // 48: writ.v1.FenceService.SetGuarding:input_type -> writ.v1.SetGuardingRequest
+	4,  // 49: writ.v1.FenceService.IssueWrit:output_type -> writ.v1.IssueWritResponse
+	6,  // 50: writ.v1.FenceService.Keys:output_type -> writ.v1.KeysResponse
+	15, // 51: writ.v1.FenceService.Guard:output_type -> writ.v1.GuardResponse
+	26, // 52: writ.v1.FenceService.ListGuards:output_type -> writ.v1.ListGuardsResponse
+	29, // 53: writ.v1.FenceService.RemoveGuard:output_type -> writ.v1.RemoveGuardResponse
+	31, // 54: writ.v1.FenceService.VerifyGuards:output_type -> writ.v1.VerifyGuardsResponse
+	34, // 55: writ.v1.FenceService.GetGuarding:output_type -> writ.v1.GetGuardingResponse
+	36, // 56: writ.v1.FenceService.SetGuarding:output_type -> writ.v1.SetGuardingResponse
+	49, // [49:57] is the sub-list for method output_type
+	41, // [41:49] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_fence_proto_init() }
@@ -267,18 +2837,38 @@ func file_writ_v1_fence_proto_init() {
 	if File_writ_v1_fence_proto != nil {
 		return
 	}
+	file_writ_v1_record_proto_init()
+	file_writ_v1_fence_proto_msgTypes[4].OneofWrappers = []any{
+		(*GuardRequest_Enrol)(nil),
+		(*GuardRequest_Contact)(nil),
+		(*GuardRequest_Acks)(nil),
+		(*GuardRequest_Leave)(nil),
+		(*GuardRequest_Probed)(nil),
+	}
+	file_writ_v1_fence_proto_msgTypes[12].OneofWrappers = []any{
+		(*GuardResponse_Enrolled)(nil),
+		(*GuardResponse_Contacted)(nil),
+		(*GuardResponse_Noted)(nil),
+		(*GuardResponse_Error)(nil),
+		(*GuardResponse_Raises)(nil),
+		(*GuardResponse_Jwks)(nil),
+		(*GuardResponse_Grants)(nil),
+		(*GuardResponse_Hurry)(nil),
+		(*GuardResponse_Probe)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_fence_proto_rawDesc), len(file_writ_v1_fence_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      3,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_writ_v1_fence_proto_goTypes,
 		DependencyIndexes: file_writ_v1_fence_proto_depIdxs,
+		EnumInfos:         file_writ_v1_fence_proto_enumTypes,
 		MessageInfos:      file_writ_v1_fence_proto_msgTypes,
 	}.Build()
 	File_writ_v1_fence_proto = out.File

@@ -4,7 +4,7 @@
 // - protoc             v6.0.0-protocompile
 // source: writ/v1/fence.proto
 
-// Writs and the keys that verify them.
+// Writs, the keys that verify them, and the guards that refuse stale ones.
 
 package writv1
 
@@ -21,8 +21,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FenceService_IssueWrit_FullMethodName = "/writ.v1.FenceService/IssueWrit"
-	FenceService_Keys_FullMethodName      = "/writ.v1.FenceService/Keys"
+	FenceService_IssueWrit_FullMethodName    = "/writ.v1.FenceService/IssueWrit"
+	FenceService_Keys_FullMethodName         = "/writ.v1.FenceService/Keys"
+	FenceService_Guard_FullMethodName        = "/writ.v1.FenceService/Guard"
+	FenceService_ListGuards_FullMethodName   = "/writ.v1.FenceService/ListGuards"
+	FenceService_RemoveGuard_FullMethodName  = "/writ.v1.FenceService/RemoveGuard"
+	FenceService_VerifyGuards_FullMethodName = "/writ.v1.FenceService/VerifyGuards"
+	FenceService_GetGuarding_FullMethodName  = "/writ.v1.FenceService/GetGuarding"
+	FenceService_SetGuarding_FullMethodName  = "/writ.v1.FenceService/SetGuarding"
 )
 
 // FenceServiceClient is the client API for FenceService service.
@@ -35,6 +41,20 @@ type FenceServiceClient interface {
 	IssueWrit(ctx context.Context, in *IssueWritRequest, opts ...grpc.CallOption) (*IssueWritResponse, error)
 	// Keys answers the public keys of every node as a JWK set.
 	Keys(ctx context.Context, in *KeysRequest, opts ...grpc.CallOption) (*KeysResponse, error)
+	// Guard is the session of one guard with the quorum, at any node. The guard asks, several things at a time if it likes,
+	// and is told of raises, keys and grants. A stream that breaks changes nothing: the guard goes on at another node.
+	Guard(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GuardRequest, GuardResponse], error)
+	// ListGuards answers the guards of the quorum, by name. Errors: NO_QUORUM.
+	ListGuards(ctx context.Context, in *ListGuardsRequest, opts ...grpc.CallOption) (*ListGuardsResponse, error)
+	// RemoveGuard takes a guard off the list. One that is neither out nor drained needs an attestation that it admits
+	// nothing any more, which is recorded. Errors: NOT_FOUND, NOT_GUARDED.
+	RemoveGuard(ctx context.Context, in *RemoveGuardRequest, opts ...grpc.CallOption) (*RemoveGuardResponse, error)
+	// VerifyGuards sends a canary with an old token through the guards whose sessions are at the node that is asked.
+	VerifyGuards(ctx context.Context, in *VerifyGuardsRequest, opts ...grpc.CallOption) (*VerifyGuardsResponse, error)
+	// GetGuarding answers which resources are guarded and how.
+	GetGuarding(ctx context.Context, in *GetGuardingRequest, opts ...grpc.CallOption) (*GetGuardingResponse, error)
+	// SetGuarding puts or removes the rule of one prefix. Errors: CONFLICT if version is not the present one.
+	SetGuarding(ctx context.Context, in *SetGuardingRequest, opts ...grpc.CallOption) (*SetGuardingResponse, error)
 }
 
 type fenceServiceClient struct {
@@ -65,6 +85,69 @@ func (c *fenceServiceClient) Keys(ctx context.Context, in *KeysRequest, opts ...
 	return out, nil
 }
 
+func (c *fenceServiceClient) Guard(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GuardRequest, GuardResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FenceService_ServiceDesc.Streams[0], FenceService_Guard_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GuardRequest, GuardResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FenceService_GuardClient = grpc.BidiStreamingClient[GuardRequest, GuardResponse]
+
+func (c *fenceServiceClient) ListGuards(ctx context.Context, in *ListGuardsRequest, opts ...grpc.CallOption) (*ListGuardsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGuardsResponse)
+	err := c.cc.Invoke(ctx, FenceService_ListGuards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fenceServiceClient) RemoveGuard(ctx context.Context, in *RemoveGuardRequest, opts ...grpc.CallOption) (*RemoveGuardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveGuardResponse)
+	err := c.cc.Invoke(ctx, FenceService_RemoveGuard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fenceServiceClient) VerifyGuards(ctx context.Context, in *VerifyGuardsRequest, opts ...grpc.CallOption) (*VerifyGuardsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VerifyGuardsResponse)
+	err := c.cc.Invoke(ctx, FenceService_VerifyGuards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fenceServiceClient) GetGuarding(ctx context.Context, in *GetGuardingRequest, opts ...grpc.CallOption) (*GetGuardingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetGuardingResponse)
+	err := c.cc.Invoke(ctx, FenceService_GetGuarding_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fenceServiceClient) SetGuarding(ctx context.Context, in *SetGuardingRequest, opts ...grpc.CallOption) (*SetGuardingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetGuardingResponse)
+	err := c.cc.Invoke(ctx, FenceService_SetGuarding_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FenceServiceServer is the server API for FenceService service.
 // All implementations must embed UnimplementedFenceServiceServer
 // for forward compatibility.
@@ -75,6 +158,20 @@ type FenceServiceServer interface {
 	IssueWrit(context.Context, *IssueWritRequest) (*IssueWritResponse, error)
 	// Keys answers the public keys of every node as a JWK set.
 	Keys(context.Context, *KeysRequest) (*KeysResponse, error)
+	// Guard is the session of one guard with the quorum, at any node. The guard asks, several things at a time if it likes,
+	// and is told of raises, keys and grants. A stream that breaks changes nothing: the guard goes on at another node.
+	Guard(grpc.BidiStreamingServer[GuardRequest, GuardResponse]) error
+	// ListGuards answers the guards of the quorum, by name. Errors: NO_QUORUM.
+	ListGuards(context.Context, *ListGuardsRequest) (*ListGuardsResponse, error)
+	// RemoveGuard takes a guard off the list. One that is neither out nor drained needs an attestation that it admits
+	// nothing any more, which is recorded. Errors: NOT_FOUND, NOT_GUARDED.
+	RemoveGuard(context.Context, *RemoveGuardRequest) (*RemoveGuardResponse, error)
+	// VerifyGuards sends a canary with an old token through the guards whose sessions are at the node that is asked.
+	VerifyGuards(context.Context, *VerifyGuardsRequest) (*VerifyGuardsResponse, error)
+	// GetGuarding answers which resources are guarded and how.
+	GetGuarding(context.Context, *GetGuardingRequest) (*GetGuardingResponse, error)
+	// SetGuarding puts or removes the rule of one prefix. Errors: CONFLICT if version is not the present one.
+	SetGuarding(context.Context, *SetGuardingRequest) (*SetGuardingResponse, error)
 	mustEmbedUnimplementedFenceServiceServer()
 }
 
@@ -90,6 +187,24 @@ func (UnimplementedFenceServiceServer) IssueWrit(context.Context, *IssueWritRequ
 }
 func (UnimplementedFenceServiceServer) Keys(context.Context, *KeysRequest) (*KeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Keys not implemented")
+}
+func (UnimplementedFenceServiceServer) Guard(grpc.BidiStreamingServer[GuardRequest, GuardResponse]) error {
+	return status.Error(codes.Unimplemented, "method Guard not implemented")
+}
+func (UnimplementedFenceServiceServer) ListGuards(context.Context, *ListGuardsRequest) (*ListGuardsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGuards not implemented")
+}
+func (UnimplementedFenceServiceServer) RemoveGuard(context.Context, *RemoveGuardRequest) (*RemoveGuardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveGuard not implemented")
+}
+func (UnimplementedFenceServiceServer) VerifyGuards(context.Context, *VerifyGuardsRequest) (*VerifyGuardsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method VerifyGuards not implemented")
+}
+func (UnimplementedFenceServiceServer) GetGuarding(context.Context, *GetGuardingRequest) (*GetGuardingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetGuarding not implemented")
+}
+func (UnimplementedFenceServiceServer) SetGuarding(context.Context, *SetGuardingRequest) (*SetGuardingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetGuarding not implemented")
 }
 func (UnimplementedFenceServiceServer) mustEmbedUnimplementedFenceServiceServer() {}
 func (UnimplementedFenceServiceServer) testEmbeddedByValue()                      {}
@@ -148,6 +263,103 @@ func _FenceService_Keys_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FenceService_Guard_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FenceServiceServer).Guard(&grpc.GenericServerStream[GuardRequest, GuardResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FenceService_GuardServer = grpc.BidiStreamingServer[GuardRequest, GuardResponse]
+
+func _FenceService_ListGuards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGuardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FenceServiceServer).ListGuards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FenceService_ListGuards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FenceServiceServer).ListGuards(ctx, req.(*ListGuardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FenceService_RemoveGuard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveGuardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FenceServiceServer).RemoveGuard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FenceService_RemoveGuard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FenceServiceServer).RemoveGuard(ctx, req.(*RemoveGuardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FenceService_VerifyGuards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyGuardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FenceServiceServer).VerifyGuards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FenceService_VerifyGuards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FenceServiceServer).VerifyGuards(ctx, req.(*VerifyGuardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FenceService_GetGuarding_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetGuardingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FenceServiceServer).GetGuarding(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FenceService_GetGuarding_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FenceServiceServer).GetGuarding(ctx, req.(*GetGuardingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FenceService_SetGuarding_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetGuardingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FenceServiceServer).SetGuarding(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FenceService_SetGuarding_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FenceServiceServer).SetGuarding(ctx, req.(*SetGuardingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FenceService_ServiceDesc is the grpc.ServiceDesc for FenceService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -163,7 +375,34 @@ var FenceService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Keys",
 			Handler:    _FenceService_Keys_Handler,
 		},
+		{
+			MethodName: "ListGuards",
+			Handler:    _FenceService_ListGuards_Handler,
+		},
+		{
+			MethodName: "RemoveGuard",
+			Handler:    _FenceService_RemoveGuard_Handler,
+		},
+		{
+			MethodName: "VerifyGuards",
+			Handler:    _FenceService_VerifyGuards_Handler,
+		},
+		{
+			MethodName: "GetGuarding",
+			Handler:    _FenceService_GetGuarding_Handler,
+		},
+		{
+			MethodName: "SetGuarding",
+			Handler:    _FenceService_SetGuarding_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Guard",
+			Handler:       _FenceService_Guard_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "writ/v1/fence.proto",
 }

@@ -37,6 +37,8 @@ const (
 	LeaseState_LEASE_STATE_HELD        LeaseState = 2
 	// Held, but taken away by ForceRelease: it cannot be renewed and is free at its deadline.
 	LeaseState_LEASE_STATE_ENDING LeaseState = 3
+	// Free and guarded: its guards are being raised, or have been, to the token of the next grant.
+	LeaseState_LEASE_STATE_FENCING LeaseState = 4
 )
 
 // Enum value maps for LeaseState.
@@ -46,12 +48,14 @@ var (
 		1: "LEASE_STATE_FREE",
 		2: "LEASE_STATE_HELD",
 		3: "LEASE_STATE_ENDING",
+		4: "LEASE_STATE_FENCING",
 	}
 	LeaseState_value = map[string]int32{
 		"LEASE_STATE_UNSPECIFIED": 0,
 		"LEASE_STATE_FREE":        1,
 		"LEASE_STATE_HELD":        2,
 		"LEASE_STATE_ENDING":      3,
+		"LEASE_STATE_FENCING":     4,
 	}
 )
 
@@ -254,7 +258,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{23, 0}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{24, 0}
 }
 
 // Holder says who holds a lease.
@@ -342,7 +346,13 @@ type Lease struct {
 	// Requests waiting in the queue; only with with_deadline.
 	Waiters int32 `protobuf:"varint,11,opt,name=waiters,proto3" json:"waiters,omitempty"`
 	// Revision of the quorum state that this was read at.
-	Revision      int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The token of the next grant, while the state is fencing.
+	Fencing uint64 `protobuf:"varint,13,opt,name=fencing,proto3" json:"fencing,omitempty"`
+	// How each guard was proved to refuse what is older than token.
+	Proofs []*LeaseProof `protobuf:"bytes,14,rep,name=proofs,proto3" json:"proofs,omitempty"`
+	// What a fencing waits for, a guard each; only with with_deadline.
+	Awaits        []string `protobuf:"bytes,15,rep,name=awaits,proto3" json:"awaits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -461,6 +471,81 @@ func (x *Lease) GetRevision() int64 {
 	return 0
 }
 
+func (x *Lease) GetFencing() uint64 {
+	if x != nil {
+		return x.Fencing
+	}
+	return 0
+}
+
+func (x *Lease) GetProofs() []*LeaseProof {
+	if x != nil {
+		return x.Proofs
+	}
+	return nil
+}
+
+func (x *Lease) GetAwaits() []string {
+	if x != nil {
+		return x.Awaits
+	}
+	return nil
+}
+
+// LeaseProof says how a guard was proved to refuse what is older than a grant.
+type LeaseProof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Guard string                 `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
+	// acked, cut, lapsed, attested or unproven.
+	How           string `protobuf:"bytes,2,opt,name=how,proto3" json:"how,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseProof) Reset() {
+	*x = LeaseProof{}
+	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseProof) ProtoMessage() {}
+
+func (x *LeaseProof) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseProof.ProtoReflect.Descriptor instead.
+func (*LeaseProof) Descriptor() ([]byte, []int) {
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LeaseProof) GetGuard() string {
+	if x != nil {
+		return x.Guard
+	}
+	return ""
+}
+
+func (x *LeaseProof) GetHow() string {
+	if x != nil {
+		return x.How
+	}
+	return ""
+}
+
 // Grant confers a lease for ttl, counted from before the request was sent.
 type Grant struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -483,7 +568,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	mi := &file_writ_v1_lease_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +580,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	mi := &file_writ_v1_lease_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +593,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Grant) GetResource() string {
@@ -599,7 +684,7 @@ type AcquireRequest struct {
 
 func (x *AcquireRequest) Reset() {
 	*x = AcquireRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[3]
+	mi := &file_writ_v1_lease_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +696,7 @@ func (x *AcquireRequest) String() string {
 func (*AcquireRequest) ProtoMessage() {}
 
 func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[3]
+	mi := &file_writ_v1_lease_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +709,7 @@ func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireRequest.ProtoReflect.Descriptor instead.
 func (*AcquireRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AcquireRequest) GetResource() string {
@@ -703,7 +788,7 @@ type AcquireResponse struct {
 
 func (x *AcquireResponse) Reset() {
 	*x = AcquireResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[4]
+	mi := &file_writ_v1_lease_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +800,7 @@ func (x *AcquireResponse) String() string {
 func (*AcquireResponse) ProtoMessage() {}
 
 func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[4]
+	mi := &file_writ_v1_lease_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +813,7 @@ func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireResponse.ProtoReflect.Descriptor instead.
 func (*AcquireResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AcquireResponse) GetOutcome() isAcquireResponse_Outcome {
@@ -787,7 +872,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_writ_v1_lease_proto_msgTypes[5]
+	mi := &file_writ_v1_lease_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +884,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[5]
+	mi := &file_writ_v1_lease_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +897,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Waiting) GetPosition() int32 {
@@ -854,7 +939,7 @@ type CancelAcquireRequest struct {
 
 func (x *CancelAcquireRequest) Reset() {
 	*x = CancelAcquireRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[6]
+	mi := &file_writ_v1_lease_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +951,7 @@ func (x *CancelAcquireRequest) String() string {
 func (*CancelAcquireRequest) ProtoMessage() {}
 
 func (x *CancelAcquireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[6]
+	mi := &file_writ_v1_lease_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +964,7 @@ func (x *CancelAcquireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelAcquireRequest.ProtoReflect.Descriptor instead.
 func (*CancelAcquireRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CancelAcquireRequest) GetResource() string {
@@ -913,7 +998,7 @@ type CancelAcquireResponse struct {
 
 func (x *CancelAcquireResponse) Reset() {
 	*x = CancelAcquireResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[7]
+	mi := &file_writ_v1_lease_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1010,7 @@ func (x *CancelAcquireResponse) String() string {
 func (*CancelAcquireResponse) ProtoMessage() {}
 
 func (x *CancelAcquireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[7]
+	mi := &file_writ_v1_lease_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1023,7 @@ func (x *CancelAcquireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelAcquireResponse.ProtoReflect.Descriptor instead.
 func (*CancelAcquireResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CancelAcquireResponse) GetReleasedToken() uint64 {
@@ -959,7 +1044,7 @@ type LeaseRef struct {
 
 func (x *LeaseRef) Reset() {
 	*x = LeaseRef{}
-	mi := &file_writ_v1_lease_proto_msgTypes[8]
+	mi := &file_writ_v1_lease_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1056,7 @@ func (x *LeaseRef) String() string {
 func (*LeaseRef) ProtoMessage() {}
 
 func (x *LeaseRef) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[8]
+	mi := &file_writ_v1_lease_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1069,7 @@ func (x *LeaseRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRef.ProtoReflect.Descriptor instead.
 func (*LeaseRef) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LeaseRef) GetResource() string {
@@ -1012,7 +1097,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[9]
+	mi := &file_writ_v1_lease_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1109,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[9]
+	mi := &file_writ_v1_lease_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1122,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenewRequest) GetLeases() []*LeaseRef {
@@ -1066,7 +1151,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[10]
+	mi := &file_writ_v1_lease_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1163,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[10]
+	mi := &file_writ_v1_lease_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1176,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{10}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RenewResponse) GetFailures() []*RenewFailure {
@@ -1121,7 +1206,7 @@ type RenewFailure struct {
 
 func (x *RenewFailure) Reset() {
 	*x = RenewFailure{}
-	mi := &file_writ_v1_lease_proto_msgTypes[11]
+	mi := &file_writ_v1_lease_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1218,7 @@ func (x *RenewFailure) String() string {
 func (*RenewFailure) ProtoMessage() {}
 
 func (x *RenewFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[11]
+	mi := &file_writ_v1_lease_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1231,7 @@ func (x *RenewFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewFailure.ProtoReflect.Descriptor instead.
 func (*RenewFailure) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{11}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RenewFailure) GetIndex() int32 {
@@ -1181,7 +1266,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[12]
+	mi := &file_writ_v1_lease_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1278,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[12]
+	mi := &file_writ_v1_lease_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1291,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{12}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReleaseRequest) GetResource() string {
@@ -1238,7 +1323,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[13]
+	mi := &file_writ_v1_lease_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1335,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[13]
+	mi := &file_writ_v1_lease_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1348,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{13}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{14}
 }
 
 type CheckpointRequest struct {
@@ -1282,7 +1367,7 @@ type CheckpointRequest struct {
 
 func (x *CheckpointRequest) Reset() {
 	*x = CheckpointRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[14]
+	mi := &file_writ_v1_lease_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1379,7 @@ func (x *CheckpointRequest) String() string {
 func (*CheckpointRequest) ProtoMessage() {}
 
 func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[14]
+	mi := &file_writ_v1_lease_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1392,7 @@ func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRequest.ProtoReflect.Descriptor instead.
 func (*CheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{14}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckpointRequest) GetResource() string {
@@ -1353,7 +1438,7 @@ type CheckpointResponse struct {
 
 func (x *CheckpointResponse) Reset() {
 	*x = CheckpointResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[15]
+	mi := &file_writ_v1_lease_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1450,7 @@ func (x *CheckpointResponse) String() string {
 func (*CheckpointResponse) ProtoMessage() {}
 
 func (x *CheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[15]
+	mi := &file_writ_v1_lease_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1463,7 @@ func (x *CheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointResponse.ProtoReflect.Descriptor instead.
 func (*CheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{15}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{16}
 }
 
 type ForceReleaseRequest struct {
@@ -1396,7 +1481,7 @@ type ForceReleaseRequest struct {
 
 func (x *ForceReleaseRequest) Reset() {
 	*x = ForceReleaseRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[16]
+	mi := &file_writ_v1_lease_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1493,7 @@ func (x *ForceReleaseRequest) String() string {
 func (*ForceReleaseRequest) ProtoMessage() {}
 
 func (x *ForceReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[16]
+	mi := &file_writ_v1_lease_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1506,7 @@ func (x *ForceReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForceReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ForceReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{16}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ForceReleaseRequest) GetResource() string {
@@ -1462,7 +1547,7 @@ type ForceReleaseResponse struct {
 
 func (x *ForceReleaseResponse) Reset() {
 	*x = ForceReleaseResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[17]
+	mi := &file_writ_v1_lease_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1559,7 @@ func (x *ForceReleaseResponse) String() string {
 func (*ForceReleaseResponse) ProtoMessage() {}
 
 func (x *ForceReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[17]
+	mi := &file_writ_v1_lease_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1572,7 @@ func (x *ForceReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForceReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ForceReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{17}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ForceReleaseResponse) GetLease() *Lease {
@@ -1509,7 +1594,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[18]
+	mi := &file_writ_v1_lease_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1606,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[18]
+	mi := &file_writ_v1_lease_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1619,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{18}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRequest) GetResource() string {
@@ -1567,7 +1652,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[19]
+	mi := &file_writ_v1_lease_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1664,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[19]
+	mi := &file_writ_v1_lease_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1677,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{19}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetResponse) GetLease() *Lease {
@@ -1619,7 +1704,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[20]
+	mi := &file_writ_v1_lease_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1716,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[20]
+	mi := &file_writ_v1_lease_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1729,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{20}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -1694,7 +1779,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[21]
+	mi := &file_writ_v1_lease_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1791,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[21]
+	mi := &file_writ_v1_lease_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1804,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{21}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListResponse) GetLeases() []*Lease {
@@ -1754,7 +1839,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[22]
+	mi := &file_writ_v1_lease_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1851,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[22]
+	mi := &file_writ_v1_lease_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1864,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{22}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequest) GetPrefix() string {
@@ -1807,7 +1892,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[23]
+	mi := &file_writ_v1_lease_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1904,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[23]
+	mi := &file_writ_v1_lease_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1917,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{23}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -1865,7 +1950,7 @@ type PipelineRequest struct {
 
 func (x *PipelineRequest) Reset() {
 	*x = PipelineRequest{}
-	mi := &file_writ_v1_lease_proto_msgTypes[24]
+	mi := &file_writ_v1_lease_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1962,7 @@ func (x *PipelineRequest) String() string {
 func (*PipelineRequest) ProtoMessage() {}
 
 func (x *PipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[24]
+	mi := &file_writ_v1_lease_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1975,7 @@ func (x *PipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineRequest.ProtoReflect.Descriptor instead.
 func (*PipelineRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{24}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PipelineRequest) GetCalls() []*PipelineCall {
@@ -1916,7 +2001,7 @@ type PipelineCall struct {
 
 func (x *PipelineCall) Reset() {
 	*x = PipelineCall{}
-	mi := &file_writ_v1_lease_proto_msgTypes[25]
+	mi := &file_writ_v1_lease_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2013,7 @@ func (x *PipelineCall) String() string {
 func (*PipelineCall) ProtoMessage() {}
 
 func (x *PipelineCall) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[25]
+	mi := &file_writ_v1_lease_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2026,7 @@ func (x *PipelineCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineCall.ProtoReflect.Descriptor instead.
 func (*PipelineCall) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{25}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PipelineCall) GetId() uint64 {
@@ -2017,7 +2102,7 @@ type PipelineResponse struct {
 
 func (x *PipelineResponse) Reset() {
 	*x = PipelineResponse{}
-	mi := &file_writ_v1_lease_proto_msgTypes[26]
+	mi := &file_writ_v1_lease_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2114,7 @@ func (x *PipelineResponse) String() string {
 func (*PipelineResponse) ProtoMessage() {}
 
 func (x *PipelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[26]
+	mi := &file_writ_v1_lease_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2127,7 @@ func (x *PipelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineResponse.ProtoReflect.Descriptor instead.
 func (*PipelineResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{26}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PipelineResponse) GetAnswers() []*PipelineAnswer {
@@ -2068,7 +2153,7 @@ type PipelineAnswer struct {
 
 func (x *PipelineAnswer) Reset() {
 	*x = PipelineAnswer{}
-	mi := &file_writ_v1_lease_proto_msgTypes[27]
+	mi := &file_writ_v1_lease_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2165,7 @@ func (x *PipelineAnswer) String() string {
 func (*PipelineAnswer) ProtoMessage() {}
 
 func (x *PipelineAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[27]
+	mi := &file_writ_v1_lease_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2178,7 @@ func (x *PipelineAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineAnswer.ProtoReflect.Descriptor instead.
 func (*PipelineAnswer) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{27}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PipelineAnswer) GetId() uint64 {
@@ -2168,7 +2253,7 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\x06Holder\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region\"\xc5\x03\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\"\xa4\x04\n" +
 	"\x05Lease\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.writ.v1.LeaseStateR\x05state\x12\x14\n" +
@@ -2184,7 +2269,14 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\tremaining\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\tremaining\x12\x18\n" +
 	"\awaiters\x18\v \x01(\x05R\awaiters\x12\x1a\n" +
-	"\brevision\x18\f \x01(\x03R\brevision\"\xb9\x02\n" +
+	"\brevision\x18\f \x01(\x03R\brevision\x12\x18\n" +
+	"\afencing\x18\r \x01(\x04R\afencing\x12+\n" +
+	"\x06proofs\x18\x0e \x03(\v2\x13.writ.v1.LeaseProofR\x06proofs\x12\x16\n" +
+	"\x06awaits\x18\x0f \x03(\tR\x06awaits\"4\n" +
+	"\n" +
+	"LeaseProof\x12\x14\n" +
+	"\x05guard\x18\x01 \x01(\tR\x05guard\x12\x10\n" +
+	"\x03how\x18\x02 \x01(\tR\x03how\"\xb9\x02\n" +
 	"\x05Grant\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x1d\n" +
@@ -2317,13 +2409,14 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\aacquire\x18\x02 \x01(\v2\x18.writ.v1.AcquireResponseH\x00R\aacquire\x124\n" +
 	"\arelease\x18\x03 \x01(\v2\x18.writ.v1.ReleaseResponseH\x00R\arelease\x12*\n" +
 	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
-	"\x06answer*m\n" +
+	"\x06answer*\x86\x01\n" +
 	"\n" +
 	"LeaseState\x12\x1b\n" +
 	"\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10LEASE_STATE_FREE\x10\x01\x12\x14\n" +
 	"\x10LEASE_STATE_HELD\x10\x02\x12\x16\n" +
-	"\x12LEASE_STATE_ENDING\x10\x03*\x89\x01\n" +
+	"\x12LEASE_STATE_ENDING\x10\x03\x12\x17\n" +
+	"\x13LEASE_STATE_FENCING\x10\x04*\x89\x01\n" +
 	"\tEndReason\x12\x1a\n" +
 	"\x16END_REASON_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13END_REASON_RELEASED\x10\x01\x12\x16\n" +
@@ -2361,7 +2454,7 @@ func file_writ_v1_lease_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_lease_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_writ_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_writ_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_writ_v1_lease_proto_goTypes = []any{
 	(LeaseState)(0),               // 0: writ.v1.LeaseState
 	(EndReason)(0),                // 1: writ.v1.EndReason
@@ -2369,93 +2462,95 @@ var file_writ_v1_lease_proto_goTypes = []any{
 	(WatchResponse_Kind)(0),       // 3: writ.v1.WatchResponse.Kind
 	(*Holder)(nil),                // 4: writ.v1.Holder
 	(*Lease)(nil),                 // 5: writ.v1.Lease
-	(*Grant)(nil),                 // 6: writ.v1.Grant
-	(*AcquireRequest)(nil),        // 7: writ.v1.AcquireRequest
-	(*AcquireResponse)(nil),       // 8: writ.v1.AcquireResponse
-	(*Waiting)(nil),               // 9: writ.v1.Waiting
-	(*CancelAcquireRequest)(nil),  // 10: writ.v1.CancelAcquireRequest
-	(*CancelAcquireResponse)(nil), // 11: writ.v1.CancelAcquireResponse
-	(*LeaseRef)(nil),              // 12: writ.v1.LeaseRef
-	(*RenewRequest)(nil),          // 13: writ.v1.RenewRequest
-	(*RenewResponse)(nil),         // 14: writ.v1.RenewResponse
-	(*RenewFailure)(nil),          // 15: writ.v1.RenewFailure
-	(*ReleaseRequest)(nil),        // 16: writ.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 17: writ.v1.ReleaseResponse
-	(*CheckpointRequest)(nil),     // 18: writ.v1.CheckpointRequest
-	(*CheckpointResponse)(nil),    // 19: writ.v1.CheckpointResponse
-	(*ForceReleaseRequest)(nil),   // 20: writ.v1.ForceReleaseRequest
-	(*ForceReleaseResponse)(nil),  // 21: writ.v1.ForceReleaseResponse
-	(*GetRequest)(nil),            // 22: writ.v1.GetRequest
-	(*GetResponse)(nil),           // 23: writ.v1.GetResponse
-	(*ListRequest)(nil),           // 24: writ.v1.ListRequest
-	(*ListResponse)(nil),          // 25: writ.v1.ListResponse
-	(*WatchRequest)(nil),          // 26: writ.v1.WatchRequest
-	(*WatchResponse)(nil),         // 27: writ.v1.WatchResponse
-	(*PipelineRequest)(nil),       // 28: writ.v1.PipelineRequest
-	(*PipelineCall)(nil),          // 29: writ.v1.PipelineCall
-	(*PipelineResponse)(nil),      // 30: writ.v1.PipelineResponse
-	(*PipelineAnswer)(nil),        // 31: writ.v1.PipelineAnswer
-	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
-	(*status.Status)(nil),         // 34: google.rpc.Status
+	(*LeaseProof)(nil),            // 6: writ.v1.LeaseProof
+	(*Grant)(nil),                 // 7: writ.v1.Grant
+	(*AcquireRequest)(nil),        // 8: writ.v1.AcquireRequest
+	(*AcquireResponse)(nil),       // 9: writ.v1.AcquireResponse
+	(*Waiting)(nil),               // 10: writ.v1.Waiting
+	(*CancelAcquireRequest)(nil),  // 11: writ.v1.CancelAcquireRequest
+	(*CancelAcquireResponse)(nil), // 12: writ.v1.CancelAcquireResponse
+	(*LeaseRef)(nil),              // 13: writ.v1.LeaseRef
+	(*RenewRequest)(nil),          // 14: writ.v1.RenewRequest
+	(*RenewResponse)(nil),         // 15: writ.v1.RenewResponse
+	(*RenewFailure)(nil),          // 16: writ.v1.RenewFailure
+	(*ReleaseRequest)(nil),        // 17: writ.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 18: writ.v1.ReleaseResponse
+	(*CheckpointRequest)(nil),     // 19: writ.v1.CheckpointRequest
+	(*CheckpointResponse)(nil),    // 20: writ.v1.CheckpointResponse
+	(*ForceReleaseRequest)(nil),   // 21: writ.v1.ForceReleaseRequest
+	(*ForceReleaseResponse)(nil),  // 22: writ.v1.ForceReleaseResponse
+	(*GetRequest)(nil),            // 23: writ.v1.GetRequest
+	(*GetResponse)(nil),           // 24: writ.v1.GetResponse
+	(*ListRequest)(nil),           // 25: writ.v1.ListRequest
+	(*ListResponse)(nil),          // 26: writ.v1.ListResponse
+	(*WatchRequest)(nil),          // 27: writ.v1.WatchRequest
+	(*WatchResponse)(nil),         // 28: writ.v1.WatchResponse
+	(*PipelineRequest)(nil),       // 29: writ.v1.PipelineRequest
+	(*PipelineCall)(nil),          // 30: writ.v1.PipelineCall
+	(*PipelineResponse)(nil),      // 31: writ.v1.PipelineResponse
+	(*PipelineAnswer)(nil),        // 32: writ.v1.PipelineAnswer
+	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*status.Status)(nil),         // 35: google.rpc.Status
 }
 var file_writ_v1_lease_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Lease.state:type_name -> writ.v1.LeaseState
 	4,  // 1: writ.v1.Lease.holder:type_name -> writ.v1.Holder
-	32, // 2: writ.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	33, // 3: writ.v1.Lease.granted_at:type_name -> google.protobuf.Timestamp
+	33, // 2: writ.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	34, // 3: writ.v1.Lease.granted_at:type_name -> google.protobuf.Timestamp
 	1,  // 4: writ.v1.Lease.end:type_name -> writ.v1.EndReason
-	32, // 5: writ.v1.Lease.remaining:type_name -> google.protobuf.Duration
-	4,  // 6: writ.v1.Grant.holder:type_name -> writ.v1.Holder
-	32, // 7: writ.v1.Grant.ttl:type_name -> google.protobuf.Duration
-	33, // 8: writ.v1.Grant.granted_at:type_name -> google.protobuf.Timestamp
-	32, // 9: writ.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
-	32, // 10: writ.v1.AcquireRequest.wait:type_name -> google.protobuf.Duration
-	6,  // 11: writ.v1.AcquireResponse.grant:type_name -> writ.v1.Grant
-	9,  // 12: writ.v1.AcquireResponse.waiting:type_name -> writ.v1.Waiting
-	4,  // 13: writ.v1.Waiting.held_by:type_name -> writ.v1.Holder
-	32, // 14: writ.v1.Waiting.keep:type_name -> google.protobuf.Duration
-	12, // 15: writ.v1.RenewRequest.leases:type_name -> writ.v1.LeaseRef
-	15, // 16: writ.v1.RenewResponse.failures:type_name -> writ.v1.RenewFailure
-	5,  // 17: writ.v1.ForceReleaseResponse.lease:type_name -> writ.v1.Lease
-	2,  // 18: writ.v1.GetRequest.consistency:type_name -> writ.v1.ReadConsistency
-	5,  // 19: writ.v1.GetResponse.lease:type_name -> writ.v1.Lease
-	2,  // 20: writ.v1.ListRequest.consistency:type_name -> writ.v1.ReadConsistency
-	5,  // 21: writ.v1.ListResponse.leases:type_name -> writ.v1.Lease
-	3,  // 22: writ.v1.WatchResponse.kind:type_name -> writ.v1.WatchResponse.Kind
-	5,  // 23: writ.v1.WatchResponse.lease:type_name -> writ.v1.Lease
-	29, // 24: writ.v1.PipelineRequest.calls:type_name -> writ.v1.PipelineCall
-	7,  // 25: writ.v1.PipelineCall.acquire:type_name -> writ.v1.AcquireRequest
-	16, // 26: writ.v1.PipelineCall.release:type_name -> writ.v1.ReleaseRequest
-	31, // 27: writ.v1.PipelineResponse.answers:type_name -> writ.v1.PipelineAnswer
-	8,  // 28: writ.v1.PipelineAnswer.acquire:type_name -> writ.v1.AcquireResponse
-	17, // 29: writ.v1.PipelineAnswer.release:type_name -> writ.v1.ReleaseResponse
-	34, // 30: writ.v1.PipelineAnswer.error:type_name -> google.rpc.Status
-	7,  // 31: writ.v1.LeaseService.Acquire:input_type -> writ.v1.AcquireRequest
-	10, // 32: writ.v1.LeaseService.CancelAcquire:input_type -> writ.v1.CancelAcquireRequest
-	13, // 33: writ.v1.LeaseService.Renew:input_type -> writ.v1.RenewRequest
-	16, // 34: writ.v1.LeaseService.Release:input_type -> writ.v1.ReleaseRequest
-	18, // 35: writ.v1.LeaseService.Checkpoint:input_type -> writ.v1.CheckpointRequest
-	20, // 36: writ.v1.LeaseService.ForceRelease:input_type -> writ.v1.ForceReleaseRequest
-	22, // 37: writ.v1.LeaseService.Get:input_type -> writ.v1.GetRequest
-	24, // 38: writ.v1.LeaseService.List:input_type -> writ.v1.ListRequest
-	26, // 39: writ.v1.LeaseService.Watch:input_type -> writ.v1.WatchRequest
-	28, // 40: writ.v1.LeaseService.Pipeline:input_type -> writ.v1.PipelineRequest
-	8,  // 41: writ.v1.LeaseService.Acquire:output_type -> writ.v1.AcquireResponse
-	11, // 42: writ.v1.LeaseService.CancelAcquire:output_type -> writ.v1.CancelAcquireResponse
-	14, // 43: writ.v1.LeaseService.Renew:output_type -> writ.v1.RenewResponse
-	17, // 44: writ.v1.LeaseService.Release:output_type -> writ.v1.ReleaseResponse
-	19, // 45: writ.v1.LeaseService.Checkpoint:output_type -> writ.v1.CheckpointResponse
-	21, // 46: writ.v1.LeaseService.ForceRelease:output_type -> writ.v1.ForceReleaseResponse
-	23, // 47: writ.v1.LeaseService.Get:output_type -> writ.v1.GetResponse
-	25, // 48: writ.v1.LeaseService.List:output_type -> writ.v1.ListResponse
-	27, // 49: writ.v1.LeaseService.Watch:output_type -> writ.v1.WatchResponse
-	30, // 50: writ.v1.LeaseService.Pipeline:output_type -> writ.v1.PipelineResponse
-	41, // [41:51] is the sub-list for method output_type
-	31, // [31:41] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	33, // 5: writ.v1.Lease.remaining:type_name -> google.protobuf.Duration
+	6,  // 6: writ.v1.Lease.proofs:type_name -> writ.v1.LeaseProof
+	4,  // 7: writ.v1.Grant.holder:type_name -> writ.v1.Holder
+	33, // 8: writ.v1.Grant.ttl:type_name -> google.protobuf.Duration
+	34, // 9: writ.v1.Grant.granted_at:type_name -> google.protobuf.Timestamp
+	33, // 10: writ.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	33, // 11: writ.v1.AcquireRequest.wait:type_name -> google.protobuf.Duration
+	7,  // 12: writ.v1.AcquireResponse.grant:type_name -> writ.v1.Grant
+	10, // 13: writ.v1.AcquireResponse.waiting:type_name -> writ.v1.Waiting
+	4,  // 14: writ.v1.Waiting.held_by:type_name -> writ.v1.Holder
+	33, // 15: writ.v1.Waiting.keep:type_name -> google.protobuf.Duration
+	13, // 16: writ.v1.RenewRequest.leases:type_name -> writ.v1.LeaseRef
+	16, // 17: writ.v1.RenewResponse.failures:type_name -> writ.v1.RenewFailure
+	5,  // 18: writ.v1.ForceReleaseResponse.lease:type_name -> writ.v1.Lease
+	2,  // 19: writ.v1.GetRequest.consistency:type_name -> writ.v1.ReadConsistency
+	5,  // 20: writ.v1.GetResponse.lease:type_name -> writ.v1.Lease
+	2,  // 21: writ.v1.ListRequest.consistency:type_name -> writ.v1.ReadConsistency
+	5,  // 22: writ.v1.ListResponse.leases:type_name -> writ.v1.Lease
+	3,  // 23: writ.v1.WatchResponse.kind:type_name -> writ.v1.WatchResponse.Kind
+	5,  // 24: writ.v1.WatchResponse.lease:type_name -> writ.v1.Lease
+	30, // 25: writ.v1.PipelineRequest.calls:type_name -> writ.v1.PipelineCall
+	8,  // 26: writ.v1.PipelineCall.acquire:type_name -> writ.v1.AcquireRequest
+	17, // 27: writ.v1.PipelineCall.release:type_name -> writ.v1.ReleaseRequest
+	32, // 28: writ.v1.PipelineResponse.answers:type_name -> writ.v1.PipelineAnswer
+	9,  // 29: writ.v1.PipelineAnswer.acquire:type_name -> writ.v1.AcquireResponse
+	18, // 30: writ.v1.PipelineAnswer.release:type_name -> writ.v1.ReleaseResponse
+	35, // 31: writ.v1.PipelineAnswer.error:type_name -> google.rpc.Status
+	8,  // 32: writ.v1.LeaseService.Acquire:input_type -> writ.v1.AcquireRequest
+	11, // 33: writ.v1.LeaseService.CancelAcquire:input_type -> writ.v1.CancelAcquireRequest
+	14, // 34: writ.v1.LeaseService.Renew:input_type -> writ.v1.RenewRequest
+	17, // 35: writ.v1.LeaseService.Release:input_type -> writ.v1.ReleaseRequest
+	19, // 36: writ.v1.LeaseService.Checkpoint:input_type -> writ.v1.CheckpointRequest
+	21, // 37: writ.v1.LeaseService.ForceRelease:input_type -> writ.v1.ForceReleaseRequest
+	23, // 38: writ.v1.LeaseService.Get:input_type -> writ.v1.GetRequest
+	25, // 39: writ.v1.LeaseService.List:input_type -> writ.v1.ListRequest
+	27, // 40: writ.v1.LeaseService.Watch:input_type -> writ.v1.WatchRequest
+	29, // 41: writ.v1.LeaseService.Pipeline:input_type -> writ.v1.PipelineRequest
+	9,  // 42: writ.v1.LeaseService.Acquire:output_type -> writ.v1.AcquireResponse
+	12, // 43: writ.v1.LeaseService.CancelAcquire:output_type -> writ.v1.CancelAcquireResponse
+	15, // 44: writ.v1.LeaseService.Renew:output_type -> writ.v1.RenewResponse
+	18, // 45: writ.v1.LeaseService.Release:output_type -> writ.v1.ReleaseResponse
+	20, // 46: writ.v1.LeaseService.Checkpoint:output_type -> writ.v1.CheckpointResponse
+	22, // 47: writ.v1.LeaseService.ForceRelease:output_type -> writ.v1.ForceReleaseResponse
+	24, // 48: writ.v1.LeaseService.Get:output_type -> writ.v1.GetResponse
+	26, // 49: writ.v1.LeaseService.List:output_type -> writ.v1.ListResponse
+	28, // 50: writ.v1.LeaseService.Watch:output_type -> writ.v1.WatchResponse
+	31, // 51: writ.v1.LeaseService.Pipeline:output_type -> writ.v1.PipelineResponse
+	42, // [42:52] is the sub-list for method output_type
+	32, // [32:42] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_lease_proto_init() }
@@ -2463,16 +2558,16 @@ func file_writ_v1_lease_proto_init() {
 	if File_writ_v1_lease_proto != nil {
 		return
 	}
-	file_writ_v1_lease_proto_msgTypes[4].OneofWrappers = []any{
+	file_writ_v1_lease_proto_msgTypes[5].OneofWrappers = []any{
 		(*AcquireResponse_Grant)(nil),
 		(*AcquireResponse_Waiting)(nil),
 	}
-	file_writ_v1_lease_proto_msgTypes[25].OneofWrappers = []any{
+	file_writ_v1_lease_proto_msgTypes[26].OneofWrappers = []any{
 		(*PipelineCall_Acquire)(nil),
 		(*PipelineCall_Release)(nil),
 		(*PipelineCall_Abandon)(nil),
 	}
-	file_writ_v1_lease_proto_msgTypes[27].OneofWrappers = []any{
+	file_writ_v1_lease_proto_msgTypes[28].OneofWrappers = []any{
 		(*PipelineAnswer_Acquire)(nil),
 		(*PipelineAnswer_Release)(nil),
 		(*PipelineAnswer_Error)(nil),
@@ -2483,7 +2578,7 @@ func file_writ_v1_lease_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_lease_proto_rawDesc), len(file_writ_v1_lease_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -166,21 +166,78 @@ func (x *RenewBatchResponse) GetParts() []*RenewResponse {
 	return nil
 }
 
+// GuardCallRequest is what a guard said, with the identity that the forwarding node has authenticated.
+type GuardCallRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Principal     string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	Request       *GuardRequest          `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardCallRequest) Reset() {
+	*x = GuardCallRequest{}
+	mi := &file_writ_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardCallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardCallRequest) ProtoMessage() {}
+
+func (x *GuardCallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardCallRequest.ProtoReflect.Descriptor instead.
+func (*GuardCallRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GuardCallRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *GuardCallRequest) GetRequest() *GuardRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
 var File_writ_v1_peer_proto protoreflect.FileDescriptor
 
 const file_writ_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x12writ/v1/peer.proto\x12\awrit.v1\x1a\x13writ/v1/lease.proto\"=\n" +
+	"\x12writ/v1/peer.proto\x12\awrit.v1\x1a\x13writ/v1/fence.proto\x1a\x13writ/v1/lease.proto\"=\n" +
 	"\x11RenewBatchRequest\x12(\n" +
 	"\x05parts\x18\x01 \x03(\v2\x12.writ.v1.RenewPartR\x05parts\"Z\n" +
 	"\tRenewPart\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12/\n" +
 	"\arequest\x18\x02 \x01(\v2\x15.writ.v1.RenewRequestR\arequest\"B\n" +
 	"\x12RenewBatchResponse\x12,\n" +
-	"\x05parts\x18\x01 \x03(\v2\x16.writ.v1.RenewResponseR\x05parts2T\n" +
+	"\x05parts\x18\x01 \x03(\v2\x16.writ.v1.RenewResponseR\x05parts\"a\n" +
+	"\x10GuardCallRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12/\n" +
+	"\arequest\x18\x02 \x01(\v2\x15.writ.v1.GuardRequestR\arequest2\x90\x01\n" +
 	"\vPeerService\x12E\n" +
 	"\n" +
-	"RenewBatch\x12\x1a.writ.v1.RenewBatchRequest\x1a\x1b.writ.v1.RenewBatchResponseB,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
+	"RenewBatch\x12\x1a.writ.v1.RenewBatchRequest\x1a\x1b.writ.v1.RenewBatchResponse\x12:\n" +
+	"\x05Guard\x12\x19.writ.v1.GuardCallRequest\x1a\x16.writ.v1.GuardResponseB,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_peer_proto_rawDescOnce sync.Once
@@ -194,25 +251,31 @@ func file_writ_v1_peer_proto_rawDescGZIP() []byte {
 	return file_writ_v1_peer_proto_rawDescData
 }
 
-var file_writ_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_writ_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_writ_v1_peer_proto_goTypes = []any{
 	(*RenewBatchRequest)(nil),  // 0: writ.v1.RenewBatchRequest
 	(*RenewPart)(nil),          // 1: writ.v1.RenewPart
 	(*RenewBatchResponse)(nil), // 2: writ.v1.RenewBatchResponse
-	(*RenewRequest)(nil),       // 3: writ.v1.RenewRequest
-	(*RenewResponse)(nil),      // 4: writ.v1.RenewResponse
+	(*GuardCallRequest)(nil),   // 3: writ.v1.GuardCallRequest
+	(*RenewRequest)(nil),       // 4: writ.v1.RenewRequest
+	(*RenewResponse)(nil),      // 5: writ.v1.RenewResponse
+	(*GuardRequest)(nil),       // 6: writ.v1.GuardRequest
+	(*GuardResponse)(nil),      // 7: writ.v1.GuardResponse
 }
 var file_writ_v1_peer_proto_depIdxs = []int32{
 	1, // 0: writ.v1.RenewBatchRequest.parts:type_name -> writ.v1.RenewPart
-	3, // 1: writ.v1.RenewPart.request:type_name -> writ.v1.RenewRequest
-	4, // 2: writ.v1.RenewBatchResponse.parts:type_name -> writ.v1.RenewResponse
-	0, // 3: writ.v1.PeerService.RenewBatch:input_type -> writ.v1.RenewBatchRequest
-	2, // 4: writ.v1.PeerService.RenewBatch:output_type -> writ.v1.RenewBatchResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 1: writ.v1.RenewPart.request:type_name -> writ.v1.RenewRequest
+	5, // 2: writ.v1.RenewBatchResponse.parts:type_name -> writ.v1.RenewResponse
+	6, // 3: writ.v1.GuardCallRequest.request:type_name -> writ.v1.GuardRequest
+	0, // 4: writ.v1.PeerService.RenewBatch:input_type -> writ.v1.RenewBatchRequest
+	3, // 5: writ.v1.PeerService.Guard:input_type -> writ.v1.GuardCallRequest
+	2, // 6: writ.v1.PeerService.RenewBatch:output_type -> writ.v1.RenewBatchResponse
+	7, // 7: writ.v1.PeerService.Guard:output_type -> writ.v1.GuardResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_peer_proto_init() }
@@ -220,6 +283,7 @@ func file_writ_v1_peer_proto_init() {
 	if File_writ_v1_peer_proto != nil {
 		return
 	}
+	file_writ_v1_fence_proto_init()
 	file_writ_v1_lease_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -227,7 +291,7 @@ func file_writ_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_peer_proto_rawDesc), len(file_writ_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

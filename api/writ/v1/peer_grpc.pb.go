@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	PeerService_RenewBatch_FullMethodName = "/writ.v1.PeerService/RenewBatch"
+	PeerService_Guard_FullMethodName      = "/writ.v1.PeerService/Guard"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -32,6 +33,8 @@ const (
 type PeerServiceClient interface {
 	// RenewBatch carries the renewals that a node has taken from its clients.
 	RenewBatch(ctx context.Context, in *RenewBatchRequest, opts ...grpc.CallOption) (*RenewBatchResponse, error)
+	// Guard carries what a guard says to another node.
+	Guard(ctx context.Context, in *GuardCallRequest, opts ...grpc.CallOption) (*GuardResponse, error)
 }
 
 type peerServiceClient struct {
@@ -52,6 +55,16 @@ func (c *peerServiceClient) RenewBatch(ctx context.Context, in *RenewBatchReques
 	return out, nil
 }
 
+func (c *peerServiceClient) Guard(ctx context.Context, in *GuardCallRequest, opts ...grpc.CallOption) (*GuardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GuardResponse)
+	err := c.cc.Invoke(ctx, PeerService_Guard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -60,6 +73,8 @@ func (c *peerServiceClient) RenewBatch(ctx context.Context, in *RenewBatchReques
 type PeerServiceServer interface {
 	// RenewBatch carries the renewals that a node has taken from its clients.
 	RenewBatch(context.Context, *RenewBatchRequest) (*RenewBatchResponse, error)
+	// Guard carries what a guard says to another node.
+	Guard(context.Context, *GuardCallRequest) (*GuardResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -72,6 +87,9 @@ type UnimplementedPeerServiceServer struct{}
 
 func (UnimplementedPeerServiceServer) RenewBatch(context.Context, *RenewBatchRequest) (*RenewBatchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RenewBatch not implemented")
+}
+func (UnimplementedPeerServiceServer) Guard(context.Context, *GuardCallRequest) (*GuardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Guard not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -112,6 +130,24 @@ func _PeerService_RenewBatch_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_Guard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GuardCallRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Guard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Guard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Guard(ctx, req.(*GuardCallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +158,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RenewBatch",
 			Handler:    _PeerService_RenewBatch_Handler,
+		},
+		{
+			MethodName: "Guard",
+			Handler:    _PeerService_Guard_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

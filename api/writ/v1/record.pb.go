@@ -23,6 +23,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What a guard does that has had no contact with the quorum for its guard lease.
+type Isolation int32
+
+const (
+	Isolation_ISOLATION_UNSPECIFIED Isolation = 0
+	// Refuse writes. This is what lets a region be fenced that nobody can reach.
+	Isolation_ISOLATION_CLOSE Isolation = 1
+	// Go on comparing tokens. Such a guard never lapses: a raise waits for it.
+	Isolation_ISOLATION_OPEN Isolation = 2
+)
+
+// Enum value maps for Isolation.
+var (
+	Isolation_name = map[int32]string{
+		0: "ISOLATION_UNSPECIFIED",
+		1: "ISOLATION_CLOSE",
+		2: "ISOLATION_OPEN",
+	}
+	Isolation_value = map[string]int32{
+		"ISOLATION_UNSPECIFIED": 0,
+		"ISOLATION_CLOSE":       1,
+		"ISOLATION_OPEN":        2,
+	}
+)
+
+func (x Isolation) Enum() *Isolation {
+	p := new(Isolation)
+	*p = x
+	return p
+}
+
+func (x Isolation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Isolation) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_record_proto_enumTypes[0].Descriptor()
+}
+
+func (Isolation) Type() protoreflect.EnumType {
+	return &file_writ_v1_record_proto_enumTypes[0]
+}
+
+func (x Isolation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Isolation.Descriptor instead.
+func (Isolation) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{0}
+}
+
 // LeaseRecord is the durable state of one resource. Deadlines are not in it: they are the coordinator's memory.
 type LeaseRecord struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -48,8 +100,12 @@ type LeaseRecord struct {
 	Priority      int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
 	// Of the newest checkpoint that was stored under the present or last grant; 0 if it had none.
 	CheckpointSequence uint64 `protobuf:"varint,16,opt,name=checkpoint_sequence,json=checkpointSequence,proto3" json:"checkpoint_sequence,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The token of the next grant, which the guards of a free resource are being raised to, or have been; 0: none.
+	Fencing uint64 `protobuf:"varint,17,opt,name=fencing,proto3" json:"fencing,omitempty"`
+	// How each guard was proved to refuse what is older than token.
+	Proofs        []*ProofRecord `protobuf:"bytes,18,rep,name=proofs,proto3" json:"proofs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseRecord) Reset() {
@@ -194,6 +250,403 @@ func (x *LeaseRecord) GetCheckpointSequence() uint64 {
 	return 0
 }
 
+func (x *LeaseRecord) GetFencing() uint64 {
+	if x != nil {
+		return x.Fencing
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetProofs() []*ProofRecord {
+	if x != nil {
+		return x.Proofs
+	}
+	return nil
+}
+
+// ProofRecord says how a guard was proved to refuse what is older than a grant.
+type ProofRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Guard string                 `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
+	// A GuardProof.
+	How           int32 `protobuf:"varint,2,opt,name=how,proto3" json:"how,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProofRecord) Reset() {
+	*x = ProofRecord{}
+	mi := &file_writ_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProofRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProofRecord) ProtoMessage() {}
+
+func (x *ProofRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProofRecord.ProtoReflect.Descriptor instead.
+func (*ProofRecord) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProofRecord) GetGuard() string {
+	if x != nil {
+		return x.Guard
+	}
+	return ""
+}
+
+func (x *ProofRecord) GetHow() int32 {
+	if x != nil {
+		return x.How
+	}
+	return 0
+}
+
+// GuardRecord is the durable state of one guard. Its lease is the coordinator's memory.
+type GuardRecord struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Principal string                 `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	Region    string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	Form      string                 `protobuf:"bytes,4,opt,name=form,proto3" json:"form,omitempty"`
+	Promise   int32                  `protobuf:"varint,5,opt,name=promise,proto3" json:"promise,omitempty"`
+	Covers    []string               `protobuf:"bytes,6,rep,name=covers,proto3" json:"covers,omitempty"`
+	Store     string                 `protobuf:"bytes,7,opt,name=store,proto3" json:"store,omitempty"`
+	Session   string                 `protobuf:"bytes,8,opt,name=session,proto3" json:"session,omitempty"`
+	// Of the floor store, as far as it has been recorded.
+	Version uint64 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`
+	SlackMs int64  `protobuf:"varint,10,opt,name=slack_ms,json=slackMs,proto3" json:"slack_ms,omitempty"`
+	LeaseMs int64  `protobuf:"varint,11,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	// The rules that it is known to go by.
+	RulesVersion uint64 `protobuf:"varint,12,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
+	// Its lease has run out, or it left.
+	Out bool `protobuf:"varint,13,opt,name=out,proto3" json:"out,omitempty"`
+	// It left in order: nothing that it admitted is under way.
+	Left             bool     `protobuf:"varint,14,opt,name=left,proto3" json:"left,omitempty"`
+	EnrolledAtUnixMs int64    `protobuf:"varint,15,opt,name=enrolled_at_unix_ms,json=enrolledAtUnixMs,proto3" json:"enrolled_at_unix_ms,omitempty"`
+	SoftwareVersion  string   `protobuf:"bytes,16,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
+	Stamps           []string `protobuf:"bytes,17,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	Warning          string   `protobuf:"bytes,18,opt,name=warning,proto3" json:"warning,omitempty"`
+	// Covered by its last process and not by this one: raises wait for it there until its contact W after enrolled_at.
+	Former        []string `protobuf:"bytes,19,rep,name=former,proto3" json:"former,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardRecord) Reset() {
+	*x = GuardRecord{}
+	mi := &file_writ_v1_record_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardRecord) ProtoMessage() {}
+
+func (x *GuardRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardRecord.ProtoReflect.Descriptor instead.
+func (*GuardRecord) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GuardRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetPromise() int32 {
+	if x != nil {
+		return x.Promise
+	}
+	return 0
+}
+
+func (x *GuardRecord) GetCovers() []string {
+	if x != nil {
+		return x.Covers
+	}
+	return nil
+}
+
+func (x *GuardRecord) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GuardRecord) GetSlackMs() int64 {
+	if x != nil {
+		return x.SlackMs
+	}
+	return 0
+}
+
+func (x *GuardRecord) GetLeaseMs() int64 {
+	if x != nil {
+		return x.LeaseMs
+	}
+	return 0
+}
+
+func (x *GuardRecord) GetRulesVersion() uint64 {
+	if x != nil {
+		return x.RulesVersion
+	}
+	return 0
+}
+
+func (x *GuardRecord) GetOut() bool {
+	if x != nil {
+		return x.Out
+	}
+	return false
+}
+
+func (x *GuardRecord) GetLeft() bool {
+	if x != nil {
+		return x.Left
+	}
+	return false
+}
+
+func (x *GuardRecord) GetEnrolledAtUnixMs() int64 {
+	if x != nil {
+		return x.EnrolledAtUnixMs
+	}
+	return 0
+}
+
+func (x *GuardRecord) GetSoftwareVersion() string {
+	if x != nil {
+		return x.SoftwareVersion
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetStamps() []string {
+	if x != nil {
+		return x.Stamps
+	}
+	return nil
+}
+
+func (x *GuardRecord) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *GuardRecord) GetFormer() []string {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+// GuardingRecord says which resources are guarded, and how. The rule with the longest matching prefix applies alone; a
+// resource without one is not guarded.
+type GuardingRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts its changes.
+	Version       uint64          `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Rules         []*GuardingRule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardingRecord) Reset() {
+	*x = GuardingRecord{}
+	mi := &file_writ_v1_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardingRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardingRecord) ProtoMessage() {}
+
+func (x *GuardingRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardingRecord.ProtoReflect.Descriptor instead.
+func (*GuardingRecord) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GuardingRecord) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GuardingRecord) GetRules() []*GuardingRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type GuardingRule struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Prefix    string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Isolation Isolation              `protobuf:"varint,2,opt,name=isolation,proto3,enum=writ.v1.Isolation" json:"isolation,omitempty"`
+	// With ISOLATION_OPEN: a grant may be made though a guard that is out of contact has not been proved to refuse its
+	// predecessor. It is marked as unproven.
+	AllowUnproven bool `protobuf:"varint,3,opt,name=allow_unproven,json=allowUnproven,proto3" json:"allow_unproven,omitempty"`
+	// How long a guard waits for older writes before it breaks them off, in milliseconds; 0: 10 seconds.
+	DrainMs int64 `protobuf:"varint,4,opt,name=drain_ms,json=drainMs,proto3" json:"drain_ms,omitempty"`
+	// Since which version the isolation has been ISOLATION_CLOSE; 0: it is not. Answered, never asked for.
+	ClosedSince   uint64 `protobuf:"varint,5,opt,name=closed_since,json=closedSince,proto3" json:"closed_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardingRule) Reset() {
+	*x = GuardingRule{}
+	mi := &file_writ_v1_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardingRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardingRule) ProtoMessage() {}
+
+func (x *GuardingRule) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardingRule.ProtoReflect.Descriptor instead.
+func (*GuardingRule) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GuardingRule) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *GuardingRule) GetIsolation() Isolation {
+	if x != nil {
+		return x.Isolation
+	}
+	return Isolation_ISOLATION_UNSPECIFIED
+}
+
+func (x *GuardingRule) GetAllowUnproven() bool {
+	if x != nil {
+		return x.AllowUnproven
+	}
+	return false
+}
+
+func (x *GuardingRule) GetDrainMs() int64 {
+	if x != nil {
+		return x.DrainMs
+	}
+	return 0
+}
+
+func (x *GuardingRule) GetClosedSince() uint64 {
+	if x != nil {
+		return x.ClosedSince
+	}
+	return 0
+}
+
 // RequestOutcome remembers how a request ended.
 type RequestOutcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -207,7 +660,7 @@ type RequestOutcome struct {
 
 func (x *RequestOutcome) Reset() {
 	*x = RequestOutcome{}
-	mi := &file_writ_v1_record_proto_msgTypes[1]
+	mi := &file_writ_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +672,7 @@ func (x *RequestOutcome) String() string {
 func (*RequestOutcome) ProtoMessage() {}
 
 func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[1]
+	mi := &file_writ_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +685,7 @@ func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestOutcome.ProtoReflect.Descriptor instead.
 func (*RequestOutcome) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RequestOutcome) GetPrincipal() string {
@@ -275,7 +728,7 @@ type TermRecord struct {
 
 func (x *TermRecord) Reset() {
 	*x = TermRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[2]
+	mi := &file_writ_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +740,7 @@ func (x *TermRecord) String() string {
 func (*TermRecord) ProtoMessage() {}
 
 func (x *TermRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[2]
+	mi := &file_writ_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +753,7 @@ func (x *TermRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TermRecord.ProtoReflect.Descriptor instead.
 func (*TermRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TermRecord) GetNode() string {
@@ -328,7 +781,7 @@ type HeadRecord struct {
 
 func (x *HeadRecord) Reset() {
 	*x = HeadRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[3]
+	mi := &file_writ_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +793,7 @@ func (x *HeadRecord) String() string {
 func (*HeadRecord) ProtoMessage() {}
 
 func (x *HeadRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[3]
+	mi := &file_writ_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +806,7 @@ func (x *HeadRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRecord.ProtoReflect.Descriptor instead.
 func (*HeadRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HeadRecord) GetBatch() uint64 {
@@ -388,7 +841,7 @@ type IdentityRecord struct {
 
 func (x *IdentityRecord) Reset() {
 	*x = IdentityRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[4]
+	mi := &file_writ_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +853,7 @@ func (x *IdentityRecord) String() string {
 func (*IdentityRecord) ProtoMessage() {}
 
 func (x *IdentityRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[4]
+	mi := &file_writ_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +866,7 @@ func (x *IdentityRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRecord.ProtoReflect.Descriptor instead.
 func (*IdentityRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IdentityRecord) GetCluster() string {
@@ -494,14 +947,16 @@ type Recovery struct {
 	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The new epoch has been committed.
-	EpochRaised   bool `protobuf:"varint,3,opt,name=epoch_raised,json=epochRaised,proto3" json:"epoch_raised,omitempty"`
+	EpochRaised bool `protobuf:"varint,3,opt,name=epoch_raised,json=epochRaised,proto3" json:"epoch_raised,omitempty"`
+	// A guard remembers this epoch: the new one is above it too.
+	Above         uint32 `protobuf:"varint,4,opt,name=above,proto3" json:"above,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_writ_v1_record_proto_msgTypes[5]
+	mi := &file_writ_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +968,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[5]
+	mi := &file_writ_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +981,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Recovery) GetId() string {
@@ -550,6 +1005,13 @@ func (x *Recovery) GetEpochRaised() bool {
 	return false
 }
 
+func (x *Recovery) GetAbove() uint32 {
+	if x != nil {
+		return x.Above
+	}
+	return 0
+}
+
 // MemberChange is an announced change of membership.
 type MemberChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -563,7 +1025,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_writ_v1_record_proto_msgTypes[6]
+	mi := &file_writ_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +1037,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[6]
+	mi := &file_writ_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +1050,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MemberChange) GetName() string {
@@ -642,7 +1104,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[7]
+	mi := &file_writ_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +1116,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[7]
+	mi := &file_writ_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +1129,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeRecord) GetName() string {
@@ -768,7 +1230,7 @@ type WitnessRecord struct {
 
 func (x *WitnessRecord) Reset() {
 	*x = WitnessRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[8]
+	mi := &file_writ_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +1242,7 @@ func (x *WitnessRecord) String() string {
 func (*WitnessRecord) ProtoMessage() {}
 
 func (x *WitnessRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[8]
+	mi := &file_writ_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +1255,7 @@ func (x *WitnessRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessRecord.ProtoReflect.Descriptor instead.
 func (*WitnessRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WitnessRecord) GetCluster() string {
@@ -877,7 +1339,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\"\xf7\x03\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\"\xbf\x04\n" +
 	"\vLeaseRecord\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x12\n" +
@@ -896,7 +1358,42 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\boutcomes\x18\r \x03(\v2\x17.writ.v1.RequestOutcomeR\boutcomes\x12%\n" +
 	"\x0ehas_checkpoint\x18\x0e \x01(\bR\rhasCheckpoint\x12\x1a\n" +
 	"\bpriority\x18\x0f \x01(\x05R\bpriority\x12/\n" +
-	"\x13checkpoint_sequence\x18\x10 \x01(\x04R\x12checkpointSequence\"u\n" +
+	"\x13checkpoint_sequence\x18\x10 \x01(\x04R\x12checkpointSequence\x12\x18\n" +
+	"\afencing\x18\x11 \x01(\x04R\afencing\x12,\n" +
+	"\x06proofs\x18\x12 \x03(\v2\x14.writ.v1.ProofRecordR\x06proofs\"5\n" +
+	"\vProofRecord\x12\x14\n" +
+	"\x05guard\x18\x01 \x01(\tR\x05guard\x12\x10\n" +
+	"\x03how\x18\x02 \x01(\x05R\x03how\"\x8c\x04\n" +
+	"\vGuardRecord\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x12\n" +
+	"\x04form\x18\x04 \x01(\tR\x04form\x12\x18\n" +
+	"\apromise\x18\x05 \x01(\x05R\apromise\x12\x16\n" +
+	"\x06covers\x18\x06 \x03(\tR\x06covers\x12\x14\n" +
+	"\x05store\x18\a \x01(\tR\x05store\x12\x18\n" +
+	"\asession\x18\b \x01(\tR\asession\x12\x18\n" +
+	"\aversion\x18\t \x01(\x04R\aversion\x12\x19\n" +
+	"\bslack_ms\x18\n" +
+	" \x01(\x03R\aslackMs\x12\x19\n" +
+	"\blease_ms\x18\v \x01(\x03R\aleaseMs\x12#\n" +
+	"\rrules_version\x18\f \x01(\x04R\frulesVersion\x12\x10\n" +
+	"\x03out\x18\r \x01(\bR\x03out\x12\x12\n" +
+	"\x04left\x18\x0e \x01(\bR\x04left\x12-\n" +
+	"\x13enrolled_at_unix_ms\x18\x0f \x01(\x03R\x10enrolledAtUnixMs\x12)\n" +
+	"\x10software_version\x18\x10 \x01(\tR\x0fsoftwareVersion\x12\x16\n" +
+	"\x06stamps\x18\x11 \x03(\tR\x06stamps\x12\x18\n" +
+	"\awarning\x18\x12 \x01(\tR\awarning\x12\x16\n" +
+	"\x06former\x18\x13 \x03(\tR\x06former\"W\n" +
+	"\x0eGuardingRecord\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12+\n" +
+	"\x05rules\x18\x02 \x03(\v2\x15.writ.v1.GuardingRuleR\x05rules\"\xbd\x01\n" +
+	"\fGuardingRule\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x120\n" +
+	"\tisolation\x18\x02 \x01(\x0e2\x12.writ.v1.IsolationR\tisolation\x12%\n" +
+	"\x0eallow_unproven\x18\x03 \x01(\bR\rallowUnproven\x12\x19\n" +
+	"\bdrain_ms\x18\x04 \x01(\x03R\adrainMs\x12!\n" +
+	"\fclosed_since\x18\x05 \x01(\x04R\vclosedSince\"u\n" +
 	"\x0eRequestOutcome\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1d\n" +
 	"\n" +
@@ -926,11 +1423,12 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	" \x01(\v2\x11.writ.v1.RecoveryR\brecovery\x1a:\n" +
 	"\fMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"U\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"k\n" +
 	"\bRecovery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12!\n" +
-	"\fepoch_raised\x18\x03 \x01(\bR\vepochRaised\"l\n" +
+	"\fepoch_raised\x18\x03 \x01(\bR\vepochRaised\x12\x14\n" +
+	"\x05above\x18\x04 \x01(\rR\x05above\"l\n" +
 	"\fMemberChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\x04R\bmemberId\x12\x10\n" +
@@ -965,7 +1463,11 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\aforeign\x18\t \x01(\tR\aforeign\x12\x1b\n" +
 	"\tmember_id\x18\n" +
 	" \x01(\x04R\bmemberId\x12\x1a\n" +
-	"\brevision\x18\v \x01(\x03R\brevisionB,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
+	"\brevision\x18\v \x01(\x03R\brevision*O\n" +
+	"\tIsolation\x12\x19\n" +
+	"\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fISOLATION_CLOSE\x10\x01\x12\x12\n" +
+	"\x0eISOLATION_OPEN\x10\x02B,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_record_proto_rawDescOnce sync.Once
@@ -979,30 +1481,39 @@ func file_writ_v1_record_proto_rawDescGZIP() []byte {
 	return file_writ_v1_record_proto_rawDescData
 }
 
-var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_writ_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_writ_v1_record_proto_goTypes = []any{
-	(*LeaseRecord)(nil),    // 0: writ.v1.LeaseRecord
-	(*RequestOutcome)(nil), // 1: writ.v1.RequestOutcome
-	(*TermRecord)(nil),     // 2: writ.v1.TermRecord
-	(*HeadRecord)(nil),     // 3: writ.v1.HeadRecord
-	(*IdentityRecord)(nil), // 4: writ.v1.IdentityRecord
-	(*Recovery)(nil),       // 5: writ.v1.Recovery
-	(*MemberChange)(nil),   // 6: writ.v1.MemberChange
-	(*NodeRecord)(nil),     // 7: writ.v1.NodeRecord
-	(*WitnessRecord)(nil),  // 8: writ.v1.WitnessRecord
-	nil,                    // 9: writ.v1.IdentityRecord.MembersEntry
+	(Isolation)(0),         // 0: writ.v1.Isolation
+	(*LeaseRecord)(nil),    // 1: writ.v1.LeaseRecord
+	(*ProofRecord)(nil),    // 2: writ.v1.ProofRecord
+	(*GuardRecord)(nil),    // 3: writ.v1.GuardRecord
+	(*GuardingRecord)(nil), // 4: writ.v1.GuardingRecord
+	(*GuardingRule)(nil),   // 5: writ.v1.GuardingRule
+	(*RequestOutcome)(nil), // 6: writ.v1.RequestOutcome
+	(*TermRecord)(nil),     // 7: writ.v1.TermRecord
+	(*HeadRecord)(nil),     // 8: writ.v1.HeadRecord
+	(*IdentityRecord)(nil), // 9: writ.v1.IdentityRecord
+	(*Recovery)(nil),       // 10: writ.v1.Recovery
+	(*MemberChange)(nil),   // 11: writ.v1.MemberChange
+	(*NodeRecord)(nil),     // 12: writ.v1.NodeRecord
+	(*WitnessRecord)(nil),  // 13: writ.v1.WitnessRecord
+	nil,                    // 14: writ.v1.IdentityRecord.MembersEntry
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
-	1, // 0: writ.v1.LeaseRecord.outcomes:type_name -> writ.v1.RequestOutcome
-	9, // 1: writ.v1.IdentityRecord.members:type_name -> writ.v1.IdentityRecord.MembersEntry
-	6, // 2: writ.v1.IdentityRecord.pending:type_name -> writ.v1.MemberChange
-	5, // 3: writ.v1.IdentityRecord.recovery:type_name -> writ.v1.Recovery
-	8, // 4: writ.v1.NodeRecord.witness:type_name -> writ.v1.WitnessRecord
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6,  // 0: writ.v1.LeaseRecord.outcomes:type_name -> writ.v1.RequestOutcome
+	2,  // 1: writ.v1.LeaseRecord.proofs:type_name -> writ.v1.ProofRecord
+	5,  // 2: writ.v1.GuardingRecord.rules:type_name -> writ.v1.GuardingRule
+	0,  // 3: writ.v1.GuardingRule.isolation:type_name -> writ.v1.Isolation
+	14, // 4: writ.v1.IdentityRecord.members:type_name -> writ.v1.IdentityRecord.MembersEntry
+	11, // 5: writ.v1.IdentityRecord.pending:type_name -> writ.v1.MemberChange
+	10, // 6: writ.v1.IdentityRecord.recovery:type_name -> writ.v1.Recovery
+	13, // 7: writ.v1.NodeRecord.witness:type_name -> writ.v1.WitnessRecord
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
@@ -1015,13 +1526,14 @@ func file_writ_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_record_proto_rawDesc), len(file_writ_v1_record_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      1,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_writ_v1_record_proto_goTypes,
 		DependencyIndexes: file_writ_v1_record_proto_depIdxs,
+		EnumInfos:         file_writ_v1_record_proto_enumTypes,
 		MessageInfos:      file_writ_v1_record_proto_msgTypes,
 	}.Build()
 	File_writ_v1_record_proto = out.File

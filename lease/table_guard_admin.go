@@ -1,0 +1,118 @@
+//writ:core
+
+package lease
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+)
+
+func (t *Table) listGuards(m Moment, r Request, c ListGuards) {
+	list := &writv1.ListGuardsResponse{}
+	for _, g := range t.guards.order {
+		if c.Resource == "" || g.covers(c.Resource) {
+			list.Guards = append(list.Guards, g.show(m))
+		}
+	}
+	t.reply(r.ID, list)
+}
+
+func (g *guard) show(m Moment) *writv1.Guard {
+	rec := g.rec
+	shown := &writv1.Guard{
+		Name: rec.Name, State: writv1.GuardState_GUARD_STATE_ENROLLED, Principal: rec.Principal, Region: rec.Region, Form: rec.Form,
+		Promise: writv1.GuardPromise(rec.Promise), Covers: rec.Covers, Slack: durationpb.New(time.Duration(rec.SlackMs) * time.Millisecond),
+		Lag: uint32(len(g.open)), NewestFloor: g.newest, Counts: g.counts, Alarms: g.alarms, Warning: rec.Warning, Version: rec.Version,
+		RulesVersion: rec.RulesVersion, EnrolledAt: timestamppb.New(time.UnixMilli(rec.EnrolledAtUnixMs)), SoftwareVersion: rec.SoftwareVersion,
+	}
+	if rec.Out {
+		shown.State = writv1.GuardState_GUARD_STATE_OUT
+	} else {
+		shown.LeaseLeft = durationpb.New(g.deadline.Sub(m.Now))
+	}
+	if len(g.open) > 0 {
+		shown.OldestRaise = durationpb.New(max(0, m.Now.Sub(g.open[0].raise().begun)))
+	}
+	return shown
+}
+
+func (t *Table) removeGuard(m Moment, r Request, c RemoveGuard) {
+	if err := checkText("reason", c.Reason, MaxReasonBytes); err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
+	g := t.guards.byName[c.Name]
+	switch {
+	case g == nil:
+		t.refuse(r.ID, Errorf(ReasonNotFound, "no guard %q is enrolled", c.Name))
+		return
+	case c.Attest && c.Reason == "":
+		t.refuse(r.ID, Invalid("reason", "is empty", "say how you know that the guard admits nothing any more"))
+		return
+	case !c.Attest && !g.rec.Out:
+		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Message: fmt.Sprintf("guard %q may be admitting writes", c.Name),
+			Fix: "stop it and wait until it is out, or attest that it admits nothing any more"})
+		return
+	case !c.Attest && !g.rec.Left && t.guards.rules.opens(g.rec.Covers, g.rec.RulesVersion):
+		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Message: fmt.Sprintf("guard %q may be admitting writes: a rule lets it, without contact", c.Name),
+			Fix: "attest that it admits nothing any more"})
+		return
+	}
+	how := ProofAttested
+	if !c.Attest {
+		how = ProofLapsed
+	}
+	for _, e := range slices.Clone(g.open) {
+		t.prove(m, g, e, how)
+	}
+	g.gone = true
+	t.timers.remove(g)
+	t.store(g, g.rec)
+	delete(t.guards.byName, c.Name)
+	t.guards.order = slices.DeleteFunc(t.guards.order, func(o *guard) bool { return o == g })
+	t.note(Note{Actor: string(c.Principal), Action: "guard.remove", Target: c.Name, Reason: c.Reason, Detail: map[string]string{"proof": how.String()}})
+	t.reply(r.ID, nil)
+}
+
+func (t *Table) setGuarding(m Moment, r Request, c SetGuarding) {
+	if err := checkText("reason", c.Reason, MaxReasonBytes); err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
+	next, err := t.guards.rules.changed(c)
+	if err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
+	t.guards.rules = guardRules{next}
+	t.guards.rulesChanged = true
+	t.dirtyWrites++
+	t.dirtyBytes += writeOverhead + proto.Size(next)
+	detail := map[string]string{"isolation": c.Rule.Isolation.String(), "version": fmt.Sprint(next.Version)}
+	if c.Remove {
+		detail["isolation"] = "none"
+	}
+	t.note(Note{Actor: string(c.Principal), Action: "guard.rule", Target: c.Rule.Prefix, Reason: c.Reason, Detail: detail})
+	for _, g := range t.guards.order {
+		t.reviewRules(m, g)
+	}
+	t.reply(r.ID, next)
+}
+
+// reviewRules ends the waiting for a guard where nothing is guarded any more, or where the new rules let it.
+func (t *Table) reviewRules(m Moment, g *guard) {
+	for _, e := range slices.Clone(g.open) {
+		if t.guarded(e.name) == nil {
+			e.raise().awaits = slices.DeleteFunc(e.raise().awaits, func(a *guard) bool { return a == g })
+			t.proved(m, g, e)
+		}
+	}
+	t.reviewGuard(m, g)
+}
