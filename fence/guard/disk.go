@@ -1,0 +1,122 @@
+package guard
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/writ-io/writ/fence/gate"
+	"github.com/writ-io/writ/fence/guard/floors"
+)
+
+// disk writes what the gate wants to be durable, in order and away from its lock.
+type disk struct {
+	guard *Guard
+	store *floors.Store
+	ready chan struct{} // holds one token while there may be something to do
+	done  sync.WaitGroup
+
+	mu      sync.Mutex
+	batches []gate.Batch // guarded by mu
+	keys    *floors.Keys // guarded by mu; nil: nothing to keep
+	closing bool         // guarded by mu
+}
+
+func newDisk(g *Guard, store *floors.Store) *disk {
+	return &disk{guard: g, store: store, ready: make(chan struct{}, 1)}
+}
+
+func (d *disk) start() { d.done.Go(d.run) }
+
+func (d *disk) poke() {
+	select {
+	case d.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (d *disk) write(batches []gate.Batch) {
+	if len(batches) == 0 {
+		return
+	}
+	d.mu.Lock()
+	d.batches = append(d.batches, batches...)
+	d.mu.Unlock()
+	d.poke()
+}
+
+func (d *disk) keep(k floors.Keys) {
+	d.mu.Lock()
+	d.keys = &k
+	d.mu.Unlock()
+	d.poke()
+}
+
+// close carries out what is left, and joins.
+func (d *disk) close() {
+	d.mu.Lock()
+	d.closing = true
+	d.mu.Unlock()
+	d.poke()
+	d.done.Wait()
+}
+
+func (d *disk) run() {
+	for range d.ready {
+		for {
+			d.mu.Lock()
+			batches, keys, closing := d.batches, d.keys, d.closing
+			d.batches, d.keys = nil, nil
+			d.mu.Unlock()
+			if len(batches) == 0 && keys == nil {
+				if closing {
+					return
+				}
+				break
+			}
+			d.persist(batches)
+			d.save(keys)
+		}
+	}
+}
+
+// persist writes batches in one transaction, and tells the gate. Should that fail, each has to stand for itself.
+func (d *disk) persist(batches []gate.Batch) {
+	if len(batches) == 0 {
+		return
+	}
+	g := d.guard
+	began := g.clock.Now()
+	err := d.store.Write(batches...)
+	g.metrics.persist.Observe(g.clock.Now().Sub(began).Seconds())
+	if err != nil && len(batches) > 1 {
+		for _, b := range batches {
+			g.tell(gate.Persisted{Serial: b.Serial, Err: d.store.Write(b)})
+		}
+		return
+	}
+	for _, b := range batches {
+		g.tell(gate.Persisted{Serial: b.Serial, Err: err})
+	}
+	if err != nil {
+		g.logger.Error("floors cannot be written", "error", err)
+	}
+}
+
+// save keeps keys. Losing them costs a guard that restarts while the quorum is away, which admits nothing then; so it is tried
+// again only with the next change.
+func (d *disk) save(k *floors.Keys) {
+	if k == nil {
+		return
+	}
+	if err := d.store.SaveKeys(*k); err != nil && !errors.Is(err, floors.ErrClosed) {
+		d.guard.logger.Warn("the quorum's keys cannot be kept", "error", err)
+	}
+}
+
+// shut closes the store, as clean if nothing is under way. The disk must have been closed.
+func (d *disk) shut(clean bool) error {
+	if clean {
+		return d.store.CloseClean()
+	}
+	return d.store.Close()
+}
