@@ -34,13 +34,27 @@ func (c *chain) authorise(from *caller, req any) error {
 		return c.need(from, policy.Read, m.GetPrefix())
 	case *writv1.ForceReleaseRequest:
 		return c.need(from, policy.Force, m.GetResource())
-	case *writv1.MemberAddRequest, *writv1.MemberRemoveRequest, *writv1.MoveCoordinatorRequest, *writv1.SnapshotRequest:
+	case *writv1.GuardRequest:
+		return c.authoriseGuard(from, m)
+	case *writv1.ListGuardsRequest:
+		return c.needRead(from, m.GetResource())
+	case *writv1.VerifyGuardsRequest:
+		return c.needRead(from, m.GetResource())
+	case *writv1.GetGuardingRequest:
+		return c.needRead(from, "")
+	case *writv1.MemberAddRequest, *writv1.MemberRemoveRequest, *writv1.MoveCoordinatorRequest, *writv1.SnapshotRequest,
+		*writv1.RemoveGuardRequest, *writv1.SetGuardingRequest:
 		return c.need(from, policy.Admin, "")
 	case *writv1.RenewBatchRequest:
 		if from.forwarded || !c.auth.mayForward(from) {
 			return lease.Errorf(lease.ReasonDenied, "%s is not a node of this quorum as far as this node knows", from.direct)
 		}
 		return nil
+	case *writv1.GuardCallRequest:
+		if !from.forwarded || m.GetPrincipal() != string(from.principal) {
+			return lease.Errorf(lease.ReasonDenied, "is for nodes, which say for whom they ask")
+		}
+		return nil // what is carried, in the handler
 	case *writv1.StatusRequest, *writv1.KeysRequest,
 		*healthpb.HealthCheckRequest, *healthpb.HealthListRequest,
 		*reflectionpb.ServerReflectionRequest:
@@ -55,6 +69,39 @@ func (c *chain) need(from *caller, verb policy.Verb, name string) error {
 	}
 	c.limiter.metrics.refusedPolicy.Inc()
 	return denied(from.principal, verb, name)
+}
+
+// needRead is for what whoever runs the quorum may read, too.
+func (c *chain) needRead(from *caller, name string) error {
+	if c.access.Allows(from.principal, policy.Admin, "") {
+		return nil
+	}
+	return c.need(from, policy.Read, name)
+}
+
+// authoriseGuard looks at what a guard says that it covers, and at what it acknowledges.
+func (c *chain) authoriseGuard(from *caller, req *writv1.GuardRequest) error {
+	covers, stamps := patternsOf(req)
+	if err := c.needGuard(from, covers, stamps); err != nil {
+		return err
+	}
+	for _, ack := range req.GetAcks().GetAcks() {
+		if err := c.need(from, policy.Guard, ack.GetResource()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *chain) needGuard(from *caller, covers, stamps []string) error {
+	for _, patterns := range [][]string{covers, stamps} {
+		for _, p := range patterns {
+			if err := c.need(from, policy.Guard, patternName(p)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func denied(principal lease.Principal, verb policy.Verb, name string) *lease.Error {

@@ -114,8 +114,9 @@ func (c *chain) check(from *caller, req any) error {
 
 // admitStream bounds streams, and validates and authorises what arrives on them. Streams end when the server stops.
 func (c *chain) admitStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if info.FullMethod == writv1.LeaseService_Pipeline_FullMethodName {
-		return handler(srv, stream) // limits count its calls, and it has an end of its own
+	switch info.FullMethod {
+	case writv1.LeaseService_Pipeline_FullMethodName, writv1.FenceService_Guard_FullMethodName:
+		return handler(srv, stream) // limits count what is asked on it, and it has an end of its own
 	}
 	from := callerOf(stream.Context())
 	done, err := c.limiter.enter(from)

@@ -26,6 +26,8 @@ func newChecker() (*checker, error) {
 		&writv1.CancelAcquireRequest{}, &writv1.ForceReleaseRequest{}, &writv1.ListRequest{}, &writv1.WatchRequest{},
 		&writv1.IssueWritRequest{}, &writv1.KeysRequest{}, &writv1.StatusRequest{}, &writv1.MemberAddRequest{},
 		&writv1.MemberRemoveRequest{}, &writv1.MoveCoordinatorRequest{}, &writv1.SnapshotRequest{},
+		&writv1.GuardRequest{}, &writv1.ListGuardsRequest{}, &writv1.RemoveGuardRequest{}, &writv1.VerifyGuardsRequest{},
+		&writv1.GetGuardingRequest{}, &writv1.SetGuardingRequest{},
 	))
 	if err != nil {
 		return nil, fmt.Errorf("compiling the rules of the API: %w", err)
@@ -42,7 +44,11 @@ func (c *checker) check(req any) error {
 			return lease.Invalid("leases", fmt.Sprintf("names %d leases", n), fmt.Sprintf("send at most %d at a time", lease.MaxRenewals))
 		}
 		return checkText("instance", m.GetInstance(), lease.MaxInstanceBytes)
-	case *writv1.RenewBatchRequest, *writv1.PipelineRequest:
+	case *writv1.GuardRequest:
+		if err := checkGuard(m); err != nil {
+			return err
+		}
+	case *writv1.RenewBatchRequest, *writv1.PipelineRequest, *writv1.GuardCallRequest:
 		return nil // part by part, in the handler
 	case *writv1.ReleaseRequest:
 		return checkText("instance", m.GetInstance(), lease.MaxInstanceBytes)
@@ -81,6 +87,23 @@ func (c *checker) byRules(m proto.Message) error {
 	}
 	return fmt.Errorf("validating %T: %w", m, err)
 }
+
+// checkGuard holds what the rules of the .proto files cannot: patterns, and that names can be shown.
+func checkGuard(m *writv1.GuardRequest) error {
+	for field, text := range map[string]string{"guard": m.GetGuard(), "session": m.GetSession()} {
+		if err := checkText(field, text, maxGuardName); err != nil {
+			return err
+		}
+	}
+	covers, stamps := patternsOf(m)
+	if err := checkPatterns(askKind(m)+".covers", covers); err != nil {
+		return err
+	}
+	return checkPatterns(askKind(m)+".stamps", stamps)
+}
+
+// maxGuardName is as the .proto files have it.
+const maxGuardName = 64
 
 func checkAcquire(m *writv1.AcquireRequest) error {
 	switch {

@@ -11,6 +11,9 @@
 //     been); these two are never confused.
 //   - Renewals of all clients of a node travel to the coordinator together: one message is under way at a time, and what
 //     arrives meanwhile goes into the next one.
+//   - A guard's session works the same at every node: what it asks is authorised here and at the coordinator, again with
+//     every ask, and it is told of raises, grants, keys and new coordinators. The newest takes the place of what has not
+//     been read, so that a guard that does not read keeps nobody waiting; one that asks too much at a time is slowed down.
 //   - Every failed call carries the reason, and where it helps the field and the remedy, in gRPC as in JSON.
 //   - A handler that panics costs its caller an INTERNAL error, and nobody else anything.
 //   - No request body, no key and no certificate is logged.
@@ -18,6 +21,9 @@
 // # What it does not promise
 //
 // Validity of leases is between client and coordinator: nothing here counts TTLs. Rate limits hold on each node by itself.
+// That a guard was told something is no proof of anything: only its acknowledgements count, and the coordinator repeats in
+// each contact what it has not acknowledged. A canary shows one way through a guard, at one moment.
+//
 // A connection is as good as the certificate was when it was made, for at most [Config.MaxConnectionAge].
 //
 // # What it assumes of clocks

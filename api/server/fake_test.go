@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
@@ -24,6 +27,7 @@ type fakeQuorum struct {
 	onGet     func(lease.Resource, quorum.Consistency) (lease.Info, error)
 	onWatch   func(ctx context.Context, prefix, resume string, deliver func(quorum.WatchEvent) error) error
 	onList    func(quorum.ListQuery) (quorum.ListPage, error)
+	onGuard   func(context.Context, lease.GuardCall) (*writv1.GuardResponse, error)
 
 	mu          sync.Mutex
 	coordinator quorum.Node // guarded by mu
@@ -33,6 +37,7 @@ type fakeQuorum struct {
 	signer      *fence.Signer
 	lastID      lease.CallID                        // guarded by mu
 	open        map[lease.CallID]context.CancelFunc // guarded by mu
+	guardCmds   []any                               // guarded by mu; what operators have asked about guards
 }
 
 var _ Quorum = (*fakeQuorum)(nil)
@@ -208,6 +213,58 @@ func (q *fakeQuorum) Inspect(_ context.Context, cmd lease.Inspect) (lease.Info, 
 		Resource: cmd.Resource, State: lease.Held, Token: token(7), Holder: lease.Holder{Principal: cmd.Principal},
 		GrantedAt: grantedAt, RequestID: "r1", Remaining: time.Second, Waiters: 3,
 	}, nil
+}
+
+func (q *fakeQuorum) GuardCall(ctx context.Context, cmd lease.GuardCall) (*writv1.GuardResponse, error) {
+	if err := q.decides(); err != nil {
+		return nil, err
+	}
+	if q.onGuard != nil {
+		return q.onGuard(ctx, cmd)
+	}
+	return guardAnswer(cmd.Request), nil
+}
+
+// guardAnswer is what a guard is usually answered.
+func guardAnswer(req *writv1.GuardRequest) *writv1.GuardResponse {
+	resp := &writv1.GuardResponse{Id: req.GetId()}
+	switch {
+	case req.GetEnrol() != nil:
+		resp.Say = &writv1.GuardResponse_Enrolled{Enrolled: &writv1.GuardEnrolled{
+			Lease: durationpb.New(30 * time.Second), Base: uint64(token(5)), Rules: &writv1.GuardingRecord{Version: 1},
+		}}
+	case req.GetContact() != nil:
+		resp.Say = &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{Lease: durationpb.New(30 * time.Second)}}
+	default:
+		resp.Say = &writv1.GuardResponse_Noted{Noted: &writv1.GuardNoted{}}
+	}
+	return resp
+}
+
+func (q *fakeQuorum) noteGuard(cmd any) error {
+	if err := q.decides(); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.guardCmds = append(q.guardCmds, cmd)
+	return nil
+}
+
+func (q *fakeQuorum) ListGuards(_ context.Context, cmd lease.ListGuards) (*writv1.ListGuardsResponse, error) {
+	return &writv1.ListGuardsResponse{Guards: []*writv1.Guard{{Name: "g1"}}}, q.noteGuard(cmd)
+}
+
+func (q *fakeQuorum) RemoveGuard(_ context.Context, cmd lease.RemoveGuard) error {
+	return q.noteGuard(cmd)
+}
+
+func (q *fakeQuorum) SetGuarding(_ context.Context, cmd lease.SetGuarding) (*writv1.GuardingRecord, error) {
+	return &writv1.GuardingRecord{Version: 2}, q.noteGuard(cmd)
+}
+
+func (q *fakeQuorum) GetGuarding(_ context.Context, cmd lease.GetGuarding) (*writv1.GuardingRecord, error) {
+	return &writv1.GuardingRecord{Version: 1}, q.noteGuard(cmd)
 }
 
 func (q *fakeQuorum) Get(_ context.Context, resource lease.Resource, c quorum.Consistency) (lease.Info, error) {

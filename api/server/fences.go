@@ -21,6 +21,7 @@ type fenceService struct {
 	forwarder *forwarder
 	signer    *signer
 	keys      *keyring
+	guards    *guards
 }
 
 // signer signs writs with the node's key.

@@ -90,11 +90,12 @@ func drainingError() error {
 	return e
 }
 
-// acquired adds the writ. If it cannot be signed, the caller can ask again with the same request id.
+// acquired adds the writ, which the holder of a guarded resource needs. If it cannot be signed, the caller can ask again with
+// the same request id.
 func (s *leaseService) acquired(outcome lease.AcquireOutcome, wantWrit bool) (*writv1.AcquireResponse, error) {
 	resp := lease.OutcomeToProto(outcome)
 	g := outcome.Grant
-	if g == nil || !wantWrit {
+	if g == nil || (!wantWrit && !g.Guarded) {
 		return resp, nil
 	}
 	writ, err := s.signer.sign(fence.Writ{

@@ -31,6 +31,12 @@ type metrics struct {
 
 	renewBatch prometheus.Histogram
 	watches    prometheus.Gauge
+
+	guardSessions prometheus.Gauge
+	guardAlarms   prometheus.Gauge
+	guardAsks     *prometheus.CounterVec
+	guardNews     *prometheus.CounterVec
+	guardProbes   *prometheus.CounterVec
 }
 
 var callBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
@@ -63,12 +69,28 @@ func newMetrics(registry *prometheus.Registry, cfg Config) (*metrics, error) {
 			Buckets: []float64{1, 3, 10, 30, 100, 300, 1000, 3000, 10000},
 		}),
 		watches: prometheus.NewGauge(prometheus.GaugeOpts{Name: "writ_server_watches", Help: "Watches under way."}),
+
+		guardSessions: prometheus.NewGauge(prometheus.GaugeOpts{Name: "writ_server_guard_sessions", Help: "Guards that are connected to this node."}),
+		guardAlarms: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "writ_server_guard_alarms",
+			Help: "Alarms that the guards connected to this node report: tokens from the quorum that were below a floor.",
+		}),
+		guardAsks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_server_guard_asks_total", Help: "What guards have asked, by kind (enrol, contact, acks, leave) and by code.",
+		}, []string{"ask", "grpc_code"}),
+		guardNews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_server_guard_news_total", Help: "What guards have been told unasked, by kind: raises, grants, keys, hurry.",
+		}, []string{"kind"}),
+		guardProbes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_server_guard_probes_total", Help: "Canaries sent through guards, by outcome: refused, admitted, unanswered.",
+		}, []string{"outcome"}),
 	}
 	for _, method := range []string{writv1.LeaseService_Acquire_FullMethodName, writv1.LeaseService_Release_FullMethodName} {
 		m.plainCalls[method] = m.calls.WithLabelValues(path.Base(method), codes.OK.String())
 		m.plainSeconds[method] = m.callSeconds.WithLabelValues(path.Base(method))
 	}
-	collectors := []prometheus.Collector{m.grpc, refused, forward, m.calls, m.callSeconds, m.renewBatch, m.watches}
+	collectors := []prometheus.Collector{m.grpc, refused, forward, m.calls, m.callSeconds, m.renewBatch, m.watches,
+		m.guardSessions, m.guardAlarms, m.guardAsks, m.guardNews, m.guardProbes}
 	if cfg.Identity != nil {
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "writ_server_certificate_not_after_seconds",
@@ -91,4 +113,24 @@ func (m *metrics) pipelined(method string, code codes.Code, took time.Duration) 
 		m.calls.WithLabelValues(path.Base(method), code.String()).Inc()
 	}
 	m.plainSeconds[method].Observe(took.Seconds())
+}
+
+func (m *metrics) guardAsked(kind string, code codes.Code) {
+	m.guardAsks.WithLabelValues(kind, code.String()).Inc()
+}
+
+// guardTold counts resources, key sets and hurries.
+func (m *metrics) guardTold(news []*writv1.GuardResponse) {
+	for _, n := range news {
+		switch say := n.GetSay().(type) {
+		case *writv1.GuardResponse_Raises:
+			m.guardNews.WithLabelValues("raises").Add(float64(len(say.Raises.GetRaises())))
+		case *writv1.GuardResponse_Grants:
+			m.guardNews.WithLabelValues("grants").Add(float64(len(say.Grants.GetGrants())))
+		case *writv1.GuardResponse_Jwks:
+			m.guardNews.WithLabelValues("keys").Inc()
+		case *writv1.GuardResponse_Hurry:
+			m.guardNews.WithLabelValues("hurry").Inc()
+		}
+	}
 }

@@ -14,6 +14,19 @@ type peerService struct {
 	writv1.UnimplementedPeerServiceServer
 	quorum Quorum
 	leases *leaseService
+	chain  *chain
+}
+
+// Guard answers a guard that is connected to another node. What it asks is validated and authorised here again.
+func (s *peerService) Guard(ctx context.Context, req *writv1.GuardCallRequest) (*writv1.GuardResponse, error) {
+	from := callerOf(ctx)
+	if req.GetRequest() == nil {
+		return nil, lease.Invalid("request", "is missing", "pass on what the guard said")
+	}
+	if err := s.chain.check(from, req.GetRequest()); err != nil {
+		return nil, err
+	}
+	return s.quorum.GuardCall(ctx, lease.GuardCall{Caller: lease.Caller{Principal: from.principal}, Request: req.GetRequest()})
 }
 
 // RenewBatch renews for the clients of another node. Each part is authorised as what its principal asks for, here again.

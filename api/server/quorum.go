@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
@@ -11,7 +12,7 @@ import (
 
 // Quorum is what the API needs of the node behind it. *quorum.Node's service implements it.
 //
-// The deciding calls (Acquire to Inspect) answer lease.ErrNotCoordinator on a node that does not decide; the handlers
+// The deciding calls (Acquire to GetGuarding) answer lease.ErrNotCoordinator on a node that does not decide; the handlers
 // then forward to the one that does. They answer lease.ErrUnknownOutcome when the effect may have happened. All are
 // idempotent as the lease package describes, so a forwarded call may be repeated.
 type Quorum interface {
@@ -23,6 +24,11 @@ type Quorum interface {
 	Checkpoint(ctx context.Context, cmd lease.Checkpoint) error
 	ForceRelease(ctx context.Context, cmd lease.ForceRelease) (lease.Info, error)
 	Inspect(ctx context.Context, cmd lease.Inspect) (lease.Info, error)
+	GuardCall(ctx context.Context, cmd lease.GuardCall) (*writv1.GuardResponse, error)
+	ListGuards(ctx context.Context, cmd lease.ListGuards) (*writv1.ListGuardsResponse, error)
+	RemoveGuard(ctx context.Context, cmd lease.RemoveGuard) error
+	SetGuarding(ctx context.Context, cmd lease.SetGuarding) (*writv1.GuardingRecord, error)
+	GetGuarding(ctx context.Context, cmd lease.GetGuarding) (*writv1.GuardingRecord, error)
 
 	// Submit hands commands over without waiting; deliver gets their answers. See [quorum.Service.Submit].
 	Submit(commands []any, deliver func([]lease.Reply)) (first lease.CallID, err error)

@@ -33,6 +33,7 @@ type Server struct {
 	renewer *renewer
 	health  *healthService
 	chain   *chain
+	guards  *guards
 
 	drain context.CancelFunc // begins to stop: ends what could go on forever
 	stop  context.CancelFunc // ends the background work
@@ -97,9 +98,13 @@ func New(q Quorum, config Config) (*Server, error) {
 		watcher: &watcher{quorum: q, metrics: m, patience: watchPatience}, chain: s.chain, metrics: m, draining: draining,
 	}
 	writv1.RegisterLeaseServiceServer(s.grpc, leases)
-	writv1.RegisterFenceServiceServer(s.grpc, &fenceService{quorum: q, forwarder: forwarder, signer: signer, keys: keys})
+	s.guards = &guards{
+		quorum: q, forwarder: forwarder, chain: s.chain, keys: keys, metrics: m, logger: config.Logger, draining: draining,
+		patience: watchPatience, probing: probePatience, maxNews: maxGuardNews,
+	}
+	writv1.RegisterFenceServiceServer(s.grpc, &fenceService{quorum: q, forwarder: forwarder, signer: signer, keys: keys, guards: s.guards})
 	writv1.RegisterClusterServiceServer(s.grpc, &clusterService{quorum: q, forwarder: forwarder, version: config.Version})
-	writv1.RegisterPeerServiceServer(s.grpc, &peerService{quorum: q, leases: leases})
+	writv1.RegisterPeerServiceServer(s.grpc, &peerService{quorum: q, leases: leases, chain: s.chain})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.RegisterV1(s.grpc)
 	m.grpc.InitializeMetrics(s.grpc)
@@ -171,6 +176,7 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	running := s.renewer.stopped
 	s.background.Go(func() { s.tracker.run(running) })
 	s.background.Go(func() { s.health.run(running) })
+	s.background.Go(func() { s.guards.run(running) })
 	s.mu.Unlock()
 
 	if s.config.Insecure {

@@ -9,6 +9,9 @@
 //	  - principals: ["spiffe://example/sre/*"]
 //	    prefix: ""
 //	    verbs: [acquire, read, force, admin]
+//	  - principals: ["spiffe://example/guard/billing"]
+//	    prefix: "billing/"
+//	    verbs: [guard]
 //	resources:
 //	  - prefix: "billing/"
 //	    ttl_min: 1s
@@ -20,8 +23,9 @@
 // A grant gives each of its principals its verbs on every name that starts with its prefix: "billing/" is everything below
 // billing, "billing" is billing-archive too, "" is everything. A principal is written out, or ends in "*" and then stands
 // for every principal that starts like that. Grants add up, and what no grant allows is denied. The verb acquire covers
-// everything that a holder does, read covers Get, List and Watch, force takes leases from others, and admin, which needs
-// the prefix "", is the running of the quorum itself.
+// everything that a holder does, read covers Get, List and Watch, force takes leases from others, guard is being a guard of
+// resources, and admin, which needs the prefix "", is the running of the quorum itself. A guard of everything under billing/
+// needs guard under a prefix of billing/, and nothing else: it is told who holds what it guards.
 //
 // Of the rules under resources the one with the longest matching prefix applies alone, see [lease.Policy].
 //

@@ -128,13 +128,13 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 
 func parseVerbs(at string, names []string) (Verb, error) {
 	if len(names) == 0 {
-		return 0, lease.Invalid(at, "is empty", "name some of acquire, read, force, admin")
+		return 0, lease.Invalid(at, "is empty", "name some of acquire, read, force, guard, admin")
 	}
 	var verbs Verb
 	for _, name := range names {
 		verb := verbNamed(name)
 		if verb == 0 {
-			return 0, lease.Invalid(at, fmt.Sprintf("holds %q", name), "use acquire, read, force or admin")
+			return 0, lease.Invalid(at, fmt.Sprintf("holds %q", name), "use acquire, read, force, guard or admin")
 		}
 		verbs |= verb
 	}

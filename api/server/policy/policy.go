@@ -19,14 +19,16 @@ const (
 	Read
 	// Force: take leases from others.
 	Force
-	// Admin: change membership, move the coordinator, take backups.
+	// Admin: change membership, move the coordinator, take backups, remove guards, say what is guarded.
 	Admin
+	// Guard: be a guard of resources.
+	Guard
 )
 
 var verbNames = []struct {
 	verb Verb
 	name string
-}{{Acquire, "acquire"}, {Read, "read"}, {Force, "force"}, {Admin, "admin"}}
+}{{Acquire, "acquire"}, {Read, "read"}, {Force, "force"}, {Admin, "admin"}, {Guard, "guard"}}
 
 func (v Verb) String() string {
 	var names []string
@@ -82,8 +84,8 @@ func AllowAll() *Policy { return &Policy{all: true} }
 // DenyAll answers a policy that allows nothing.
 func DenyAll() *Policy { return &Policy{} }
 
-// Allows reports whether principal may do verb to name: a resource, or the prefix that is listed or watched. For Admin the
-// name is empty.
+// Allows reports whether principal may do verb to name: a resource, or the prefix that is listed, watched or guarded. For
+// Admin the name is empty.
 func (p *Policy) Allows(principal lease.Principal, verb Verb, name string) bool {
 	if p.all {
 		return true

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 )
 
@@ -28,7 +29,7 @@ func stateCell(l *writv1.Lease) cell {
 	switch state {
 	case lease.Held:
 		return cell{state.String(), good}
-	case lease.Ending:
+	case lease.Ending, lease.Fencing:
 		return cell{state.String(), weak}
 	case lease.Free:
 		if end := lease.EndFromProto(l.GetEnd()); end != lease.NotEnded {
@@ -36,6 +37,24 @@ func stateCell(l *writv1.Lease) cell {
 		}
 	}
 	return cell{state.String(), faint}
+}
+
+// fencingText is the token that guards are being raised to.
+func fencingText(l *writv1.Lease) string {
+	token := l.GetFencing()
+	if token == 0 {
+		return ""
+	}
+	return bothTokens(token, fence.Token(token).String())
+}
+
+// proofsText says how each guard was proved to refuse older tokens.
+func proofsText(l *writv1.Lease) string {
+	var proofs []string
+	for _, p := range l.GetProofs() {
+		proofs = append(proofs, oneLine(p.GetGuard())+" "+oneLine(p.GetHow()))
+	}
+	return strings.Join(proofs, ", ")
 }
 
 // tokenText is the token for people.

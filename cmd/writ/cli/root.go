@@ -88,7 +88,7 @@ its own failures.`,
 	a.flags(flags)
 	_ = root.RegisterFlagCompletionFunc("output", // the flag exists
 		cobra.FixedCompletions([]string{outputTable, outputJSON, outputYAML}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(a.leaseCommand(), a.quorumCommand(quorum), a.runCommand(), a.simCommand(version), versionCommand(a, version))
+	root.AddCommand(a.leaseCommand(), a.guardCommand(), a.quorumCommand(quorum), a.runCommand(), a.simCommand(version), versionCommand(a, version))
 	root.AddCommand(servers...)
 	return root
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum/etcd"
 )
 
@@ -105,6 +106,9 @@ type Lease struct {
 	// Retention is how long the record of a free resource is kept, so that late duplicates of requests are told apart from
 	// new ones. 10s to 30 days. Default 5m.
 	Retention time.Duration `koanf:"retention"`
+	// GuardLease is for how long a guard may go on admitting writes after its last contact with the quorum, and so how long
+	// it takes to fence a guard that nobody can reach. The same on all nodes. 1s to 10m. Default 30s.
+	GuardLease time.Duration `koanf:"guard_lease"`
 }
 
 // Limits bound what callers may ask of this node.
@@ -161,6 +165,7 @@ func (c Config) withDefaults() Config {
 	c.Heartbeat = cmp.Or(c.Heartbeat, etcd.DefaultHeartbeat)
 	c.Election = cmp.Or(c.Election, etcd.DefaultElection)
 	c.Lease.Retention = cmp.Or(c.Lease.Retention, defaultRetention)
+	c.Lease.GuardLease = cmp.Or(c.Lease.GuardLease, lease.DefaultGuardLease)
 	c.Storage.QuotaBytes = cmp.Or(c.Storage.QuotaBytes, etcd.DefaultQuotaBytes)
 	c.Storage.KeepRevisions = cmp.Or(c.Storage.KeepRevisions, defaultKeepRevisions)
 	c.Log.Level = cmp.Or(c.Log.Level, "info")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/writ-io/writ/lease"
 )
 
 // Bounds of fields.
@@ -216,6 +218,8 @@ func (c Config) checkTimes() error {
 		return wrong("election", fmt.Sprintf("%v is less than %d round trips, rtt: %v", c.Election, minTrips, c.RTT), fmt.Sprintf("use at least %v", minTrips*c.RTT))
 	case c.Lease.Retention < minRetention || c.Lease.Retention > maxRetention:
 		return wrong("lease.retention", fmt.Sprintf("is %v", c.Lease.Retention), fmt.Sprintf("use %v to %v", minRetention, maxRetention))
+	case c.Lease.GuardLease < lease.MinGuardLease || c.Lease.GuardLease > lease.MaxGuardLease:
+		return wrong("lease.guard_lease", fmt.Sprintf("is %v", c.Lease.GuardLease), fmt.Sprintf("use %v to %v", lease.MinGuardLease, lease.MaxGuardLease))
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		Peer:      Address{":7413", "127.0.0.1:7413"},
 		Bootstrap: Bootstrap{Members: map[string]string{"eu": "http://127.0.0.1:7413", "us": "http://127.0.0.1:7423"}},
 		Heartbeat: 100 * time.Millisecond, Election: time.Second,
-		Lease:   Lease{5 * time.Minute},
+		Lease:   Lease{Retention: 5 * time.Minute, GuardLease: 30 * time.Second},
 		Storage: Storage{2 << 30, 200_000},
 		Log:     Log{"info", "text"},
 	}
@@ -131,6 +131,7 @@ func TestWrongConfigurationsAreExplained(t *testing.T) {
 		{"round trip above heartbeat", "{rtt: 150ms, election: 2s}", "", "heartbeat: 100ms is less than a round trip, rtt: 150ms: use at least 150ms"},
 		{"round trip against election", "{rtt: 90ms, election: 800ms}", "", "election: 800ms is less than 10 round trips, rtt: 90ms: use at least 900ms"},
 		{"negative round trip", "rtt: -1ms", "", "rtt: is -1ms"},
+		{"guard lease", "lease: {guard_lease: 1h}", "", "lease.guard_lease: is 1h0m0s: use 1s to 10m0s"},
 		{"retention", "lease: {retention: 1s}", "", "lease.retention: is 1s: use 10s to 720h0m0s"},
 		{"rate", "limits: {rate_per_second: -2}", "", "limits.rate_per_second: is -2: use 0.001 or more"},
 		{"rate that is no number", "limits: {rate_per_second: .nan}", "", "limits.rate_per_second: is NaN"},

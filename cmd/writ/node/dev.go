@@ -29,6 +29,8 @@ type devFlags struct {
 	basePort int
 	insecure bool
 	demo     bool
+	// noPostgres leaves PostgreSQL out of the demo.
+	noPostgres bool
 	// given says which of them the user has set.
 	given func(name string) bool
 }
@@ -45,8 +47,8 @@ The directory holds the certificates, a file of variables to source, and the dat
 with the process; with --dir it is used again at the next start.
 
 With --demo it tells a story instead, on a real process that is really paused: how a lease runs out, how the paused
-holder's late write is refused by the storage, and how another region takes over. It ends with a table of what was
-promised and what was seen, and with 0 only if they agree.`,
+holder's late write is refused by the guard before the storage, and by a table of PostgreSQL if that is installed, and how
+another region takes over. It ends with a table of what was promised and what was seen, and with 0 only if they agree.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -60,6 +62,7 @@ promised and what was seen, and with 0 only if they agree.`,
 	cmd.Flags().IntVar(&f.basePort, "base-port", devDefaultPort, "the first `port`: API, HTTP and peer of the first region; ten more for each next region; 0 takes free ones")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "no TLS: everybody is who they say they are")
 	cmd.Flags().BoolVar(&f.demo, "demo", false, "tell a story and exit")
+	cmd.Flags().BoolVar(&f.noPostgres, "no-postgres", false, "with --demo: leave PostgreSQL out even if it is installed")
 	cmd.AddCommand(demo.HolderCommand())
 	return cmd
 }
@@ -79,6 +82,11 @@ func runDev(ctx context.Context, out io.Writer, f devFlags, version string) (err
 			err = removeErr
 		}
 	}()
+	var database *demo.Database
+	if f.demo && !f.noPostgres {
+		database = demo.StartDatabase(ctx, dir)
+		defer database.Close()
+	}
 	started := clock.System().Now()
 	var quorum *devQuorum
 	if err := breakable(ctx, signals, cancel, func() (err error) {
@@ -89,7 +97,7 @@ func runDev(ctx context.Context, out io.Writer, f devFlags, version string) (err
 	}
 	took := clock.System().Now().Sub(started).Round(10 * time.Millisecond)
 	if f.demo {
-		err = breakable(ctx, signals, cancel, func() error { return tell(ctx, out, quorum, took) })
+		err = breakable(ctx, signals, cancel, func() error { return tell(ctx, out, quorum, database, took) })
 	} else if err = quorum.introduce(out, took); err == nil {
 		select {
 		case <-signals:
@@ -131,6 +139,9 @@ func breakable(ctx context.Context, signals <-chan os.Signal, cancel context.Can
 // prepare chooses the directory and what is to run in it. remove takes a temporary directory away.
 func (f devFlags) prepare() (dir string, plan devPlan, remove func() error, err error) {
 	remove = func() error { return nil }
+	if f.noPostgres && !f.demo {
+		return "", plan, remove, wrong("--no-postgres", "is given without --demo", "leave it out, or add --demo")
+	}
 	if f.demo && f.dir != "" {
 		return "", plan, remove, wrong("--dir", "is given with --demo", "leave it out: the demo cleans up after itself")
 	}
@@ -175,6 +186,10 @@ func (q *devQuorum) introduce(out io.Writer, took time.Duration) error {
 	if err != nil {
 		return err
 	}
+	guard, err := q.plan.writeGuard(q.dir)
+	if err != nil {
+		return err
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "A quorum of %d regions is ready after %v; %s decides at the moment.\n\n", len(q.configs), took, q.Coordinator())
 	for _, c := range q.configs {
@@ -197,10 +212,14 @@ In another terminal:
   writ lease watch
   writ quorum status
 
+  writ guard protect %s --reason "to try it"
+  writ-guard --config %s
+  writ guard list
+
   curl %s%s://%s/v1/cluster/status
   grpcurl %s %s list
 
-The log is %s. Press Ctrl-C to stop`, shellQuote(env), curl, scheme, q.configs[0].HTTP.Listen, grpcurl, q.configs[0].API.Listen, q.log.Name())
+The log is %s. Press Ctrl-C to stop`, shellQuote(env), devGuarded, shellQuote(guard), curl, scheme, q.configs[0].HTTP.Listen, grpcurl, q.configs[0].API.Listen, q.log.Name())
 	if dirIsTemporary(q.dir) {
 		b.WriteString(": everything goes with it")
 	}
@@ -215,17 +234,15 @@ func dirIsTemporary(dir string) bool {
 }
 
 // tell tells the story of the demo.
-func tell(ctx context.Context, out io.Writer, q *devQuorum, took time.Duration) error {
-	holder, err := q.plan.client(q.dir, "holder")
-	if err != nil {
-		return err
-	}
-	rival, err := q.plan.client(q.dir, "rival")
-	if err != nil {
+func tell(ctx context.Context, out io.Writer, q *devQuorum, database *demo.Database, took time.Duration) error {
+	holder, errHolder := q.plan.client(q.dir, "holder")
+	rival, errRival := q.plan.client(q.dir, "rival")
+	guard, errGuard := q.plan.client(q.dir, devGuard)
+	if err := errors.Join(errHolder, errRival, errGuard); err != nil {
 		return err
 	}
 	return demo.Tell(ctx, demo.Stage{
-		Out: out, Dir: q.dir, Quorum: q, Regions: q.plan.Regions, ReadyAfter: took,
-		Holder: environment(holder), Rival: rival,
+		Out: out, Dir: q.dir, Quorum: q, Regions: q.plan.Regions, ReadyAfter: took, Database: database,
+		Holder: environment(holder), Rival: rival, Guard: guard,
 	})
 }

@@ -26,6 +26,10 @@ const (
 	devPlanFile   = "dev.json"
 	devEnvFile    = "env"
 	devPolicyFile = "policy.yaml"
+	devGuardFile  = "guard.yaml"
+	devGuardDir   = "guard-floors"
+	devGuard      = "guard"
+	devGuarded    = "orders-db"
 	devLogFile    = "log"
 )
 
@@ -33,7 +37,7 @@ const (
 const devPolicy = `grants:
   - principals: ["` + devTrust + `user/*", "insecure"]
     prefix: ""
-    verbs: [acquire, read, force, admin]
+    verbs: [acquire, read, force, guard, admin]
 `
 
 // devPlan is what a development quorum consists of. It is kept in its directory: members cannot move to other ports.
@@ -50,7 +54,7 @@ func planDev(regions []string, basePort int, insecure bool) (devPlan, error) {
 		return p, wrong("--regions", fmt.Sprintf("names %d regions", len(regions)), fmt.Sprintf("name 1 to %d, normally 3, such as eu,us,ap", maxMembers))
 	}
 	for i, region := range regions {
-		if !isName(region) || slices.Contains([]string{"ca", "peer-ca", devEnvFile, devLogFile}, region) {
+		if !isName(region) || slices.Contains([]string{"ca", "peer-ca", devEnvFile, devLogFile, devGuardFile, devGuardDir}, region) {
 			return p, wrong("--regions", fmt.Sprintf("names %.80q", region), "use names such as eu,us,ap")
 		}
 		if _, ok := p.Ports[region]; ok {
@@ -220,6 +224,47 @@ func writeEnv(dir string, c lease.Config) (path string, err error) {
 	}
 	path = filepath.Join(dir, devEnvFile)
 	return path, os.WriteFile(path, []byte(b.String()), 0o600)
+}
+
+// guardConfig is the configuration of a guard to try, without the identity.
+const guardConfig = `# A guard before the storage on port 9000, to try and to change: writ-guard --config %s
+# It is made once; remove it to have it made anew.
+name: %s
+region: %s
+data_dir: %s
+quorum:
+  endpoints: [%s]
+%slisteners:
+  - {name: main, listen: 127.0.0.1:8080}
+upstreams:
+  - {name: store, url: http://127.0.0.1:9000}
+routes:
+  - {name: orders, path: /, resource: %s, upstream: store}
+`
+
+// writeGuard makes a configuration for writ-guard unless there is one, and in every case a certificate for it.
+func (p devPlan) writeGuard(dir string) (path string, err error) {
+	path = filepath.Join(dir, devGuardFile)
+	c, err := p.client(dir, devGuard)
+	if err != nil {
+		return path, err
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	identity := "  insecure: true\n"
+	if !p.Insecure {
+		identity = ""
+		for _, f := range []struct{ key, path string }{{"ca", c.CAFile}, {"cert", c.CertFile}, {"key", c.KeyFile}} {
+			relative, err := filepath.Rel(dir, f.path) // to the file, and so without anything to quote
+			if err != nil {
+				return path, err
+			}
+			identity += fmt.Sprintf("  %s: %s\n", f.key, relative)
+		}
+	}
+	text := fmt.Sprintf(guardConfig, devGuardFile, devGuard, c.Region, devGuardDir, strings.Join(c.Endpoints, ", "), identity, devGuarded)
+	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
 // shellQuote makes one word of text for a POSIX shell.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
 )
 
@@ -36,7 +37,7 @@ type devQuorum struct {
 }
 
 // startDev starts a quorum in dir, anew or with what is there, and waits until all its nodes serve.
-func startDev(ctx context.Context, dir string, plan devPlan, version string) (q *devQuorum, err error) {
+func startDev(ctx context.Context, dir string, plan devPlan, version string) (started *devQuorum, err error) {
 	for _, region := range plan.Regions {
 		if err := portsFree(plan.Ports[region], 3); err != nil {
 			return nil, wrong("--base-port", fmt.Sprintf("a port of region %s is in use: %v", region, err), "stop what uses it, or choose other ports")
@@ -45,7 +46,7 @@ func startDev(ctx context.Context, dir string, plan devPlan, version string) (q 
 	if wal.SegmentSizeBytes > devSegmentBytes { // of this whole process, which is a quorum for development
 		wal.SegmentSizeBytes = devSegmentBytes
 	}
-	q = &devQuorum{dir: dir, plan: plan, version: version, nodes: map[string]*Node{}}
+	q := &devQuorum{dir: dir, plan: plan, version: version, nodes: map[string]*Node{}}
 	if q.log, err = os.OpenFile(filepath.Join(dir, devLogFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
 		return nil, err
 	}
@@ -151,6 +152,37 @@ func (q *devQuorum) StopRegion(ctx context.Context, region string) error {
 		return fmt.Errorf("no node runs in region %s", region)
 	}
 	return n.Stop(ctx)
+}
+
+// Protect has every grant under prefix proved by its guards, which refuse when they cannot reach the quorum. Doing so again
+// changes nothing, so it is asked for until a node decides.
+func (q *devQuorum) Protect(ctx context.Context, prefix string) error {
+	ctx, cancel := context.WithTimeout(ctx, devReadyTimeout)
+	defer cancel()
+	cmd := lease.SetGuarding{
+		Caller: lease.Caller{Principal: devTrust + "user/" + devUser}, Reason: "the demo",
+		Rule: &writv1.GuardingRule{Prefix: prefix, Isolation: writv1.Isolation_ISOLATION_CLOSE},
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var err error
+		for _, n := range q.running() {
+			if _, err = n.service.SetGuarding(ctx, cmd); err == nil {
+				return nil
+			}
+			switch lease.ReasonOf(err) {
+			case lease.ReasonNotCoordinator, lease.ReasonRecovering, lease.ReasonNoQuorum, lease.ReasonUnknownOutcome:
+			default:
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("protecting %s: %w", prefix, errors.Join(err, context.Cause(ctx)))
+		}
+	}
 }
 
 // failed answers why a node has ended by itself, once one has.

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,12 +14,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/writ-io/writ/cmd/writ/node/demo"
+	"github.com/writ-io/writ/cmd/writ-guard/sidecar"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 )
@@ -93,6 +93,7 @@ func TestDevKeepsItsDirectory(t *testing.T) {
 		}
 		last = hold.Token()
 		checkHTTP(t, p, env)
+		checkGuard(t, dir, strings.Split(endpoints, ","))
 		p.signal(syscall.SIGINT)
 		p.exits(0)
 	}
@@ -156,6 +157,28 @@ func checkHTTP(t *testing.T, p *process, env map[string]string) {
 	}
 }
 
+// checkGuard starts a guard with the configuration that was written, on other ports.
+func checkGuard(t *testing.T, dir string, endpoints []string) {
+	t.Helper()
+	c, err := sidecar.Load(filepath.Join(dir, devGuardFile), nil)
+	must(t, err)
+	if !slices.Equal(c.Quorum.Endpoints, endpoints) || c.Region != "eu" || len(c.Routes) != 1 || c.Routes[0].Resource != devGuarded {
+		t.Errorf("the configuration of the guard is %+v", c)
+	}
+	c.Listeners[0].Listen, c.Admin.Listen = devHost+":0", "off"
+	s, err := sidecar.Start(c, sidecar.Options{Version: "test"})
+	must(t, err)
+	eventually(t, func() string {
+		if err := s.Ready(); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // a guard that has just begun would wait for what one before it may have let through
+	_ = s.Stop(ctx)
+}
+
 func TestDevInsecure(t *testing.T) {
 	t.Parallel()
 	temp := t.TempDir()
@@ -172,6 +195,11 @@ func TestDevInsecure(t *testing.T) {
 	}
 	_, err = clientOf(t, env).Acquire(t.Context(), "a", lease.AcquireOptions{})
 	must(t, err)
+	guard, err := sidecar.Load(filepath.Join(dirs[0], devGuardFile), nil)
+	must(t, err)
+	if !guard.Quorum.Insecure || guard.Quorum.CA != "" || guard.Region != "here" {
+		t.Errorf("the configuration of the guard is %+v", guard.Quorum)
+	}
 	p.signal(syscall.SIGTERM)
 	p.exits(0)
 	if left, err := filepath.Glob(filepath.Join(temp, "*")); err != nil || len(left) > 0 {
@@ -201,82 +229,9 @@ func TestDevRefuses(t *testing.T) {
 		{[]string{"--dir", "/proc/nowhere"}, []string{"--dir:", "name a directory that can be made"}},
 		{[]string{"--demo", "--dir", broken}, []string{"--dir:", "leave it out"}},
 		{[]string{"--demo", "--regions", "eu,us"}, []string{"--regions:", "name three"}},
+		{[]string{"--no-postgres"}, []string{"--no-postgres:", "add --demo"}},
+		{[]string{"--regions", devGuardDir}, []string{"--regions:", `names "guard-floors"`}},
 	} {
 		run(t, nil, append([]string{"dev"}, test.args...)...).complains(test.words...)
-	}
-}
-
-func TestDemo(t *testing.T) {
-	t.Parallel()
-	temp := t.TempDir()
-	p := run(t, []string{"TMPDIR=" + temp, "WRIT_ENDPOINTS=nowhere:1", "WRIT_INSECURE=true"}, "dev", "--demo")
-	p.exits(0)
-	stdout, stderr := p.output()
-	t.Log(stdout)
-	rows := regexp.MustCompile(`(?m)^\d+ +.* (yes|NO)$`).FindAllStringSubmatch(stdout, -1)
-	if len(rows) != 11 {
-		t.Errorf("%d rows of the table, want 11", len(rows))
-	}
-	for _, row := range rows {
-		if row[1] != "yes" {
-			t.Errorf("not as promised: %s", row[0])
-		}
-	}
-	if strings.Contains(stdout, "\x1b") || stderr != "" {
-		t.Errorf("colours, or something on stderr: %q", stderr)
-	}
-	if left, err := filepath.Glob(filepath.Join(temp, "*")); err != nil || len(left) > 0 {
-		t.Errorf("left %q, %v", left, err)
-	}
-}
-
-func TestInterruptedDemo(t *testing.T) {
-	t.Parallel()
-	temp := t.TempDir()
-	p := run(t, []string{"TMPDIR=" + temp}, "dev", "--demo")
-	p.says("SIGSTOP to process")
-	p.signal(syscall.SIGINT)
-	p.complains("interrupted")
-	stdout, _ := p.output()
-	pid := regexp.MustCompile(`SIGSTOP to process (\d+)`).FindStringSubmatch(stdout)[1]
-	eventually(t, func() string {
-		if _, err := os.Stat("/proc/" + pid); err == nil {
-			return "the paused process is still there"
-		}
-		return ""
-	})
-	if left, err := filepath.Glob(filepath.Join(temp, "*")); err != nil || len(left) > 0 {
-		t.Errorf("left %q, %v", left, err)
-	}
-}
-
-// stubborn is a quorum whose regions cannot be stopped.
-type stubborn struct{ demo.Quorum }
-
-func (stubborn) StopRegion(context.Context, string) error { return errors.New("it does not stop") }
-
-func TestBrokenPromiseIsTold(t *testing.T) {
-	t.Parallel()
-	must(t, os.Setenv(runCommand, "1")) // of the holder, which is this binary again
-	dir := t.TempDir()
-	plan, err := planDev([]string{"eu", "us", "ap"}, 0, false)
-	must(t, err)
-	q, err := startDev(t.Context(), dir, plan, "test")
-	must(t, err)
-	defer func() { must(t, q.stop(t.Context())) }()
-	holder, err := plan.client(dir, "holder")
-	must(t, err)
-	var out strings.Builder
-	err = demo.Tell(t.Context(), demo.Stage{
-		Out: &out, Dir: dir, Quorum: stubborn{q}, Regions: plan.Regions, Holder: environment(holder), Rival: q.client,
-	})
-	t.Log(out.String())
-	if !errors.Is(err, demo.ErrBroken) {
-		t.Errorf("got %v, want ErrBroken", err)
-	}
-	for _, want := range []string{`it does not stop +NO\n`, `10 .* not reached +NO\n`, `8 .* yes\n`} {
-		if !regexp.MustCompile(want).MatchString(out.String()) {
-			t.Errorf("the table does not say %s", want)
-		}
 	}
 }

@@ -297,6 +297,7 @@ func (n *Node) startService(w quorum.Witness, version string) error {
 		Name: c.Name, Region: c.Region, Cluster: c.Cluster,
 		APIAddress: c.API.Advertise, HTTPAddress: c.HTTP.Advertise, PeerURL: c.Bootstrap.Members[c.Name],
 		Principal: principal, Version: version, Election: c.Election, Policy: resources, Retention: c.Lease.Retention,
+		GuardLease:       c.Lease.GuardLease,
 		PreferredRegions: c.PreferredRegions, QuotaBytes: c.Storage.QuotaBytes, KeepRevisions: c.Storage.KeepRevisions,
 		Witness:     w.Record(),
 		SaveWitness: func(r *writv1.WitnessRecord) error { return n.dir.saveWitness(quorum.WitnessFromRecord(r)) },

@@ -19,6 +19,7 @@ import (
 // What the story tells its holder on stdin, a line each. The end of stdin makes it release and exit.
 const (
 	tellCheck = "check" // look whether the lease is valid, and say so
+	tellBegin = "begin" // begin the transaction for the next write, then check
 	tellWrite = "write" // write, without looking again: what lies between is where a process can be paused
 )
 
@@ -36,14 +37,13 @@ type said struct {
 	Token     fence.Token   `json:"token"`
 	Valid     bool          `json:"valid"`     // checked
 	Remaining time.Duration `json:"remaining"` // checked: for how long the holder believes, at that moment
-	Answer    answer        `json:"answer"`    // wrote
+	Outcome   outcome       `json:"outcome"`   // wrote
 	Why       string        `json:"why"`       // lost
 }
 
-// holder holds a lease through the SDK and writes to the storage when it is told to.
+// holder holds a lease through the SDK and writes to what is guarded when it is told to.
 type holder struct {
-	resource, storage string
-	ttl               time.Duration
+	url, dsn string
 
 	mu  sync.Mutex // one line at a time
 	out *json.Encoder
@@ -60,9 +60,8 @@ func HolderCommand() *cobra.Command {
 			return h.run(cmd.Context(), cmd.InOrStdin())
 		},
 	}
-	cmd.Flags().StringVar(&h.resource, "resource", "", "what to hold")
-	cmd.Flags().StringVar(&h.storage, "storage", "", "URL of the storage to write to")
-	cmd.Flags().DurationVar(&h.ttl, "ttl", 0, "for how long")
+	cmd.Flags().StringVar(&h.url, "url", "", "of the guard to write to")
+	cmd.Flags().StringVar(&h.dsn, "dsn", "", "of the database to write to; empty: none")
 	return cmd
 }
 
@@ -76,7 +75,12 @@ func (h *holder) run(ctx context.Context, commands io.Reader) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	hold, err := client.Acquire(ctx, h.resource, lease.AcquireOptions{TTL: h.ttl})
+	w, err := newWriter(ctx, "holder", h.url, h.dsn)
+	if err != nil {
+		return err
+	}
+	defer w.close(ctx)
+	hold, err := client.Acquire(ctx, resource, lease.AcquireOptions{TTL: ttl})
 	if err != nil {
 		return err
 	}
@@ -99,7 +103,7 @@ func (h *holder) run(ctx context.Context, commands io.Reader) (err error) {
 		}
 	})
 	for lines := bufio.NewScanner(commands); lines.Scan(); {
-		if err := h.obey(ctx, hold, lines.Text()); err != nil {
+		if err := h.obey(ctx, w, hold, lines.Text()); err != nil {
 			return err
 		}
 	}
@@ -109,17 +113,22 @@ func (h *holder) run(ctx context.Context, commands io.Reader) (err error) {
 	return nil
 }
 
-func (h *holder) obey(ctx context.Context, hold *lease.Hold, command string) error {
+func (h *holder) obey(ctx context.Context, w *writer, hold *lease.Hold, command string) error {
 	switch command {
+	case tellBegin:
+		if err := w.begin(ctx, hold); err != nil {
+			return err
+		}
+		fallthrough
 	case tellCheck:
 		remaining := hold.Remaining()
 		return h.say(said{What: saidChecked, Token: hold.Token(), Valid: remaining > 0, Remaining: remaining})
 	case tellWrite:
-		a, err := put(ctx, h.storage, hold.Token(), "the holder's write")
+		o, err := w.write(ctx, hold)
 		if err != nil {
 			return err
 		}
-		return h.say(said{What: saidWrote, Token: hold.Token(), Answer: a})
+		return h.say(said{What: saidWrote, Token: hold.Token(), Outcome: o})
 	}
 	return fmt.Errorf("unknown command %q", command)
 }

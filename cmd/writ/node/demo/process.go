@@ -29,17 +29,18 @@ type process struct {
 	stderr  bytes.Buffer // of the process; read after exited
 }
 
-// startHolder starts this program again as a holder. It ends with ctx, or when this process does.
-func startHolder(ctx context.Context, env []string, resource, storage string, ttl time.Duration) (*process, error) {
+// startHolder starts this program again as a holder that writes to the guard at url and, unless dsn is empty, to a database. It
+// ends with ctx, or when this process does.
+func startHolder(ctx context.Context, env []string, url, dsn string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	p := &process{said: make(chan heard, 16), exited: make(chan struct{})}
-	p.cmd = exec.CommandContext(ctx, self, "dev", "holder", "--resource", resource, "--storage", storage, "--ttl", ttl.String())
-	p.cmd.Env = append(withoutWrit(os.Environ()), env...)
+	p.cmd = exec.CommandContext(ctx, self, "dev", "holder", "--url", url, "--dsn", dsn)
+	p.cmd.Env = append(withoutPostgres(withoutWrit(os.Environ())), env...)
 	p.cmd.Stderr = &p.stderr
-	dieWithParent(p.cmd)
+	dieWithParent(p.cmd, syscall.SIGKILL) // even while it is paused
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}

@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// dieWithParent makes the kernel end the process when its parent ends, even while it is paused.
-func dieWithParent(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+// dieWithParent makes the kernel send the process a signal when its parent ends.
+func dieWithParent(cmd *exec.Cmd, signal syscall.Signal) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: signal}
 }
 
 // state is the process's state as the kernel tells it: T while it is paused.

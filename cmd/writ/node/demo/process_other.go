@@ -2,9 +2,12 @@
 
 package demo
 
-import "os/exec"
+import (
+	"os/exec"
+	"syscall"
+)
 
-func dieWithParent(*exec.Cmd) {}
+func dieWithParent(*exec.Cmd, syscall.Signal) {}
 
 // state is not told here.
 func (p *process) state() string { return "T" }
