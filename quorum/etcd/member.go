@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/etcd/server/v3/etcdserver"
@@ -127,16 +128,32 @@ func (m *Member) bootstrap(ctx context.Context) (*etcdserver.EtcdServer, error) 
 		m.abandoned = true
 		return nil, m.trip.reason()
 	case <-ctx.Done():
-		m.abandoned = true
-		go func() {
-			if got := <-started; got.server != nil {
-				got.server.Cleanup()
-			}
-			_ = m.lock.release()
-		}()
-		return nil, fmt.Errorf("quorum/etcd: member in %s did not start in time: %w", m.cfg.DataDir, context.Cause(ctx))
 	}
+	late := fmt.Errorf("quorum/etcd: member in %s did not start in time: %w", m.cfg.DataDir, context.Cause(ctx))
+	clean := func(got outcome) {
+		if got.server != nil {
+			got.server.Cleanup()
+		}
+	}
+	// Mostly it ends soon, and then nothing writes to the directory any more.
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), bootstrapGrace)
+	defer cancel()
+	select {
+	case got := <-started:
+		clean(got)
+		return nil, late
+	case <-grace.Done():
+	}
+	m.abandoned = true
+	go func() {
+		clean(<-started)
+		_ = m.lock.release()
+	}()
+	return nil, late
 }
+
+// bootstrapGrace is how long a start that is given up is waited for.
+const bootstrapGrace = 2 * time.Second
 
 // explain adds what to do to an error of etcd's bootstrap.
 func (m *Member) explain(err error) error {

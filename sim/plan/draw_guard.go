@@ -11,11 +11,7 @@ func (d *drawing) guards() {
 	if d.yes("plain storage", 2) {
 		p.Storage = Plain
 	}
-	shortest := 4 // a guard asks every sixth of it, and is to be answered within that
-	if p.Election > time.Second {
-		shortest = 12
-	}
-	p.GuardLease = time.Duration(d.int("guard lease", shortest, 20)) * time.Second
+	p.GuardLease = time.Duration(d.int("guard lease", 4, 20)) * time.Second
 	r := Rule{Prefix: "r", Open: d.yes("open", 3), Drain: d.ms("drain", 300, 5000)}
 	p.Rules = append(p.Rules, r)
 	if d.yes("second rule", 4) {

@@ -77,11 +77,7 @@ func runDev(ctx context.Context, out io.Writer, f devFlags, version string) (err
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if removeErr := remove(); err == nil {
-			err = removeErr
-		}
-	}()
+	defer func() { err = errors.Join(err, remove()) }()
 	var database *demo.Database
 	if f.demo && !f.noPostgres {
 		database = demo.StartDatabase(ctx, dir)
