@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/writ-io/writ/fence/pgfence/pgtest"
 	"github.com/writ-io/writ/jepsen/cluster"
 )
 
@@ -19,30 +20,40 @@ import (
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
-	if os.Getenv(holderVariable) != "" {
+	switch {
+	case os.Getenv(holderVariable) != "":
 		os.Exit(runHolder())
+	case os.Getenv(storeVariable) != "":
+		os.Exit(runStore())
+	case os.Getenv(writerVariable) != "":
+		os.Exit(runWriter())
 	}
-	code := m.Run()
-	if binaryDir != "" {
-		_ = os.RemoveAll(binaryDir)
+	code := pgtest.Main(m)
+	for _, dir := range binaryDirs {
+		_ = os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
 
-// binaryDir is removed when all tests have run.
-var binaryDir string
+// binaryDirs are removed when all tests have run.
+var binaryDirs []string
 
-// binary builds the writ program, once.
-var binary = sync.OnceValues(func() (string, error) {
+// binary builds the writ program, guardBinary writ-guard; once each.
+var (
+	binary      = sync.OnceValues(func() (string, error) { return build(cluster.Build) })
+	guardBinary = sync.OnceValues(func() (string, error) { return build(cluster.BuildGuard) })
+)
+
+func build(what func(ctx context.Context, dir string) (string, error)) (string, error) {
 	dir, err := os.MkdirTemp("", "writ-jepsen-")
 	if err != nil {
 		return "", err
 	}
-	binaryDir = dir
+	binaryDirs = append(binaryDirs, dir)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	return cluster.Build(ctx, dir)
-})
+	return what(ctx, dir)
+}
 
 // startCluster runs a quorum until the test ends, and shows its logs if the test fails.
 func startCluster(t *testing.T, secure bool) *cluster.Cluster {

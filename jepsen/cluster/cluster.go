@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +27,6 @@ import (
 // the caller's contradiction.
 type Cluster struct {
 	config    Config
-	subnet    string
 	client    pair
 	processes *Processes
 	conns     [Size]*grpc.ClientConn
@@ -44,12 +42,15 @@ type node struct {
 
 // Start starts three nodes and waits until all of them are ready, at most until ctx ends.
 func Start(ctx context.Context, config Config) (*Cluster, error) {
-	subnet, err := freeSubnet()
-	if err != nil {
-		return nil, err
+	config = config.withDefaults()
+	if config.Addresses == nil {
+		var err error
+		if config.Addresses, err = freeAddresses(); err != nil {
+			return nil, err
+		}
 	}
-	c := &Cluster{config: config.withDefaults(), subnet: subnet, processes: NewProcesses()}
-	err = c.writeConfigs()
+	c := &Cluster{config: config, processes: NewProcesses()}
+	err := c.writeConfigs()
 	for i := 0; i < Size && err == nil; i++ {
 		c.conns[i], err = c.Dial(i)
 	}
@@ -88,7 +89,7 @@ func (c *Cluster) Restart(i int) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(c.config.Binary, "server", "--config", c.path(Regions[i]+".yaml"))
+	cmd := c.config.Command(i, c.config.Binary, "server", "--config", c.path(Regions[i]+".yaml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	c.nodes[i].process, err = c.processes.Start(cmd)
 	return err
@@ -178,11 +179,16 @@ func (c *Cluster) Dial(i int) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return grpc.NewClient(c.Endpoint(i), grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig(),
-		grpc.WithConnectParams(grpc.ConnectParams{
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig(), grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 300 * time.Millisecond},
 			MinConnectTimeout: time.Second,
-		}))
+		}),
+	}
+	if c.config.Dialer != nil {
+		options = append(options, grpc.WithContextDialer(c.config.Dialer))
+	}
+	return grpc.NewClient(c.Endpoint(i), options...)
 }
 
 func (c *Cluster) credentials() (credentials.TransportCredentials, error) {

@@ -3,11 +3,13 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -39,6 +41,15 @@ type Config struct {
 	Secure bool
 	// Heartbeat and Election are those of the store. Default: 50 ms and 500 ms.
 	Heartbeat, Election time.Duration
+	// GuardLease is that of the nodes. Default: theirs.
+	GuardLease time.Duration
+
+	// Addresses are the nodes' IP addresses. Default: some of 127.0.0.0/8 that are free.
+	Addresses []string
+	// Command prepares a program to be run where node i stands. Default: exec.Command.
+	Command func(i int, path string, args ...string) *exec.Cmd
+	// Dialer connects the caller to nodes. Default: that of gRPC.
+	Dialer func(ctx context.Context, address string) (net.Conn, error)
 }
 
 func (c Config) withDefaults() Config {
@@ -48,31 +59,37 @@ func (c Config) withDefaults() Config {
 	if c.Election == 0 {
 		c.Election = 500 * time.Millisecond
 	}
+	if c.Command == nil {
+		c.Command = func(_ int, path string, args ...string) *exec.Cmd { return exec.Command(path, args...) }
+	}
 	return c
 }
 
 // address is the IP of node i.
-func (c *Cluster) address(i int) string { return fmt.Sprintf("%s.%d", c.subnet, i+1) }
+func (c *Cluster) address(i int) string { return c.config.Addresses[i] }
 
 // Endpoint is the API address of node i.
 func (c *Cluster) Endpoint(i int) string { return net.JoinHostPort(c.address(i), apiPort) }
 
-// freeSubnet finds three addresses that nobody listens on. All of 127.0.0.0/8 is this machine, so a random part of it is
-// as good as reserved.
-func freeSubnet() (string, error) {
+// freeAddresses finds addresses that nobody listens on. All of 127.0.0.0/8 is this machine, so a random part of it is as
+// good as reserved.
+func freeAddresses() ([]string, error) {
 	for range 100 {
-		subnet := fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(256))
-		if subnetIsFree(subnet) {
-			return subnet, nil
+		addresses, subnet := make([]string, Size), fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(256))
+		for i := range addresses {
+			addresses[i] = fmt.Sprintf("%s.%d", subnet, i+1)
+		}
+		if areFree(addresses) {
+			return addresses, nil
 		}
 	}
-	return "", errors.New("cluster: no free loopback addresses")
+	return nil, errors.New("cluster: no free loopback addresses")
 }
 
-func subnetIsFree(subnet string) bool {
-	for i := range Size {
+func areFree(addresses []string) bool {
+	for _, address := range addresses {
 		for _, port := range []string{apiPort, httpPort, peerPort} {
-			l, err := net.Listen("tcp", net.JoinHostPort(fmt.Sprintf("%s.%d", subnet, i+1), port))
+			l, err := net.Listen("tcp", net.JoinHostPort(address, port))
 			if err != nil {
 				return false
 			}
@@ -88,7 +105,7 @@ func (c *Cluster) writeConfigs() error {
 		if err := c.issue(); err != nil {
 			return err
 		}
-		policy := fmt.Sprintf("grants:\n- {principals: [%q], prefix: \"\", verbs: [acquire, read, force, admin]}\n", ClientPrincipal)
+		policy := fmt.Sprintf("grants:\n- {principals: [%q], prefix: \"\", verbs: [acquire, read, force, guard, admin]}\n", ClientPrincipal)
 		if err := os.WriteFile(c.path("policy.yaml"), []byte(policy), 0o600); err != nil {
 			return err
 		}
@@ -131,6 +148,9 @@ func (c *Cluster) nodeConfig(i int) string {
 	fmt.Fprintf(&b, "http: {listen: %q}\n", net.JoinHostPort(c.address(i), httpPort))
 	fmt.Fprintf(&b, "peer: {listen: %q}\n", net.JoinHostPort(c.address(i), peerPort))
 	fmt.Fprintf(&b, "heartbeat: %v\nelection: %v\nlog: {level: info}\n", c.config.Heartbeat, c.config.Election)
+	if c.config.GuardLease != 0 {
+		fmt.Fprintf(&b, "lease: {guard_lease: %v}\n", c.config.GuardLease)
+	}
 	if c.config.Secure {
 		scheme = "https"
 		b.WriteString("policy_file: policy.yaml\n")
