@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,15 +82,29 @@ func (c *Cluster) Add(name string) *Node {
 	return n
 }
 
-// FreeAddress is a loopback address that nothing listened on a moment ago.
+// handedOut are the ports that FreeAddress has answered.
+var handedOut sync.Map
+
+// FreeAddress is a loopback address that nothing listened on a moment ago, and that it has not answered before. It is below
+// the ports that the kernel gives to connections, which could take it again at once.
 func FreeAddress(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	var last error
+	for range 1000 {
+		port := 15_000 + rand.IntN(15_000)
+		if _, taken := handedOut.LoadOrStore(port, true); taken {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			last = err
+			continue
+		}
+		defer func() { _ = l.Close() }()
+		return l.Addr().String()
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	tb.Fatalf("no port is free: %v", last)
+	return ""
 }
 
 // StartAll starts every node that is stopped, together.
@@ -98,10 +114,12 @@ func (c *Cluster) StartAll() {
 	for _, n := range c.Nodes {
 		go func() { errs <- n.start() }()
 	}
+	var failed error
 	for range c.Nodes {
-		if err := <-errs; err != nil {
-			c.tb.Fatal(err)
-		}
+		failed = errors.Join(failed, <-errs)
+	}
+	if failed != nil {
+		c.tb.Fatal(failed)
 	}
 }
 
