@@ -56,6 +56,7 @@ var coreFiles = []string{
 	"lease/table_guard_admin.go",
 	"lease/table_guard_calls.go",
 	"lease/table_hold.go",
+	"lease/table_intern.go",
 	"lease/table_queue.go",
 	"lease/table_timers.go",
 	"quorum/engine.go",
