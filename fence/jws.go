@@ -27,9 +27,9 @@ type envelope struct {
 }
 
 // openEnvelope refuses everything that is not the one spelling of an EdDSA
-// writ. There is no other parser behind it that could read a message
+// JWS of that type. There is no other parser behind it that could read a message
 // differently.
-func openEnvelope(compact string) (envelope, error) {
+func openEnvelope(compact, typ string) (envelope, error) {
 	if len(compact) > MaxWritBytes {
 		return envelope{}, invalid(ErrInvalidWrit, "writ", "", "must not be longer than 8 KiB")
 	}
@@ -51,7 +51,7 @@ func openEnvelope(compact string) (envelope, error) {
 	if len(decoded[2]) != ed25519.SignatureSize {
 		return envelope{}, invalid(ErrInvalidWrit, "signature", "", "must have 64 bytes: present the whole writ")
 	}
-	keyID, err := readHeader(decoded[0])
+	keyID, err := readHeader(decoded[0], typ)
 	if err != nil {
 		return envelope{}, err
 	}
@@ -63,7 +63,7 @@ func openEnvelope(compact string) (envelope, error) {
 	}, nil
 }
 
-func readHeader(header []byte) (keyID string, err error) {
+func readHeader(header []byte, typ string) (keyID string, err error) {
 	found, err := parseObject(ErrInvalidWrit, "header", header)
 	if err != nil {
 		return "", err
@@ -73,7 +73,7 @@ func readHeader(header []byte) (keyID string, err error) {
 			return "", invalid(ErrInvalidWrit, name, "", "must not be in the header")
 		}
 	}
-	for _, must := range []struct{ name, value string }{{"alg", "EdDSA"}, {"typ", WritType}} {
+	for _, must := range []struct{ name, value string }{{"alg", "EdDSA"}, {"typ", typ}} {
 		value, err := found.text(must.name)
 		if err != nil {
 			return "", err

@@ -69,7 +69,7 @@ func (s KeySet) Without(keyID string) KeySet {
 // for everything else. A writ that verifies may still be stale, or for another
 // resource: see [Writ.Require].
 func (s KeySet) Verify(compact string) (Writ, error) {
-	opened, err := openEnvelope(compact)
+	opened, err := openEnvelope(compact, WritType)
 	if err != nil {
 		return Writ{}, err
 	}

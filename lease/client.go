@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+
+	"github.com/writ-io/writ/lease/clock"
 )
 
 // Client acquires leases and keeps them alive. One client serves a whole process: it renews everything that the process
@@ -64,6 +66,12 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 
 // Instance returns the name by which the quorum tells this process from others of its principal.
 func (c *Client) Instance() string { return c.cfg.Instance }
+
+// Clock returns the clock by which leases are believed.
+func (c *Client) Clock() clock.Clock { return c.cfg.Clock }
+
+// Region returns where this process runs, as it was configured; may be empty.
+func (c *Client) Region() string { return c.cfg.Region }
 
 // Close stops renewing and ends the context of every hold with [ErrClosed]. It does not release them: the leases run out
 // by themselves within their TTL, which keeps them safe from a successor while this process winds down. Use

@@ -22,6 +22,9 @@ type AcquireOptions struct {
 	// [DefaultTTL]; otherwise within the policy's bounds (at least 250 ms unless set). The quorum counts it in whole
 	// milliseconds.
 	TTL time.Duration
+	// Lead is how long before the local deadline the hold's context ends for want of a renewal, so that work has time to
+	// stop while nobody else can be granted the resource: up to a quarter of the TTL. The default is 0.
+	Lead time.Duration
 	// Priority orders those that wait: higher first, -[MaxPriority] to [MaxPriority].
 	Priority int32
 	// MaxWait is how long Acquire waits for the resource to become free before it gives up with HELD. 0: until the
@@ -44,6 +47,7 @@ type clientAcquisition struct {
 	ownID     bool                   // the id is ours to replace
 	request   *writv1.AcquireRequest // what every attempt says
 	ttl       time.Duration
+	lead      time.Duration
 	giveUp    clock.Instant // when MaxWait is over, 0 for never
 	wait      bool          // queue for it
 	last      error         // what the last attempt that was answered said
@@ -97,12 +101,15 @@ func (c *Client) newAcquisition(what, resource string, opts AcquireOptions, wait
 	if _, err := ParseResource(resource); err != nil {
 		return nil, err
 	}
-	a := &clientAcquisition{client: c, tour: c.nodes.tour(), what: what, wait: wait, ttl: opts.TTL}
+	a := &clientAcquisition{client: c, tour: c.nodes.tour(), what: what, wait: wait, ttl: opts.TTL, lead: opts.Lead}
 	if a.ttl == 0 {
 		a.ttl = DefaultTTL
 	}
 	if believed := clock.Shrink(a.ttl, c.cfg.Drift.PPM, c.cfg.Drift.Margin); a.ttl < 0 || believed < a.ttl/2 {
 		return nil, Invalid("ttl", fmt.Sprintf("of %v leaves %v to believe in", a.ttl, believed), "use a longer one, such as 10s")
+	}
+	if a.lead < 0 || a.lead > a.ttl/4 {
+		return nil, Invalid("lead", fmt.Sprintf("is %v with a TTL of %v", a.lead, a.ttl), "use 0 to a quarter of the TTL")
 	}
 	if opts.MaxWait < 0 {
 		return nil, Invalid("MaxWait", fmt.Sprintf("is %v", opts.MaxWait), "use a positive duration, or 0 to wait until the context ends")
@@ -193,7 +200,7 @@ func (a *clientAcquisition) granted(ctx context.Context, message *writv1.Grant, 
 		return nil, false
 	}
 	grant.RequestID = a.request.RequestId
-	hold := a.client.newHold(ctx, grant, message.GetWrit())
+	hold := a.client.newHold(ctx, grant, message.GetWrit(), a.lead)
 	adopted, err := a.client.shell.adopt(hold, sent)
 	if adopted {
 		return hold, false

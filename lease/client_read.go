@@ -14,6 +14,8 @@ type GetOptions struct {
 	Local bool
 	// WithDeadline asks the coordinator for the time left and the number of waiters too.
 	WithDeadline bool
+	// WithCheckpoint answers the newest checkpoint too, as of the revision that is answered. Who may read a resource may read it.
+	WithCheckpoint bool
 }
 
 // Get reads one resource. Errors: NOT_FOUND, INVALID, DENIED; otherwise why no node could answer.
@@ -21,7 +23,9 @@ func (c *Client) Get(ctx context.Context, resource string, opts GetOptions) (Inf
 	if _, err := ParseResource(resource); err != nil {
 		return Info{}, err
 	}
-	request := &writv1.GetRequest{Resource: resource, Consistency: readConsistency(opts.Local), WithDeadline: opts.WithDeadline}
+	request := &writv1.GetRequest{
+		Resource: resource, Consistency: readConsistency(opts.Local), WithDeadline: opts.WithDeadline, WithCheckpoint: opts.WithCheckpoint,
+	}
 	var info Info
 	err := c.call(ctx, "get", 0, func(ctx context.Context, e *dialEndpoint) error {
 		response, err := e.lease.Get(ctx, request)

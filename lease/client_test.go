@@ -188,9 +188,16 @@ func TestGet(t *testing.T) {
 		_, err = c.Get(w.Context(), "/", lease.GetOptions{})
 		w.wantErr(err, lease.ErrInvalid)
 		h := w.acquire(c, "r", 10*time.Second)
+		if err := h.Checkpoint(w.Context(), []byte("slot 7")); err != nil {
+			w.Error(err)
+		}
+		info, err := c.Get(w.Context(), "r", lease.GetOptions{WithCheckpoint: true})
+		if err != nil || string(info.Checkpoint) != "slot 7" {
+			w.Errorf("asked for the checkpoint: %+v, %v", info, err)
+		}
 		w.nodes[0].Freeze() // reads move on too
-		info, err := c.Get(w.Context(), "r", lease.GetOptions{Local: true, WithDeadline: true})
-		if err != nil || info.State != lease.Held || info.Token != h.Token() || info.Holder != h.Holder() {
+		info, err = c.Get(w.Context(), "r", lease.GetOptions{Local: true, WithDeadline: true})
+		if err != nil || info.Checkpoint != nil || info.State != lease.Held || info.Token != h.Token() || info.Holder != h.Holder() {
 			w.Errorf("%+v, %v", info, err)
 		}
 		w.nodes[1].Freeze()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/lease/clock/bubble"
 	"github.com/writ-io/writ/lease/leasetest"
 )
 
@@ -36,7 +37,7 @@ func (c *skewedClock) Wall() time.Time { return c.Clock.Wall().Add(time.Duration
 // inBubble runs a test against n nodes, node-1 in region eu, node-2 in us, node-3 in ap.
 func inBubble(t *testing.T, n int, test func(*world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := &world{T: t, network: leasetest.NewNetwork(), clock: &skewedClock{Clock: clock.Monotonic()}}
 		w.quorum = leasetest.NewQuorum(w.clock)
 		for i := range n {

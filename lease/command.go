@@ -82,6 +82,8 @@ type ForceRelease struct {
 type Inspect struct {
 	Caller
 	Ref
+	// WithCheckpoint answers the checkpoint too.
+	WithCheckpoint bool
 }
 
 // Grant confers a lease for TTL, counted from before the request that it answers was sent.
@@ -146,6 +148,10 @@ type Info struct {
 	Proofs []Proof
 	// Awaits names the guards that have not been proved to refuse what is older than Fencing; known to the coordinator only.
 	Awaits []string
+	// TenureGroup is the failover group whose tenure this is; empty: it is a lease.
+	TenureGroup string
+	// Checkpoint is the newest one, if it was asked for.
+	Checkpoint []byte
 }
 
 // State of a resource.
@@ -176,7 +182,7 @@ func (s State) String() string {
 }
 
 // End is how a grant, or a request, ended. The numbers are stored.
-type End int32
+type End int8
 
 // The ends.
 const (

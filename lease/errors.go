@@ -32,6 +32,7 @@ const (
 	ReasonNotGuarded      Reason = "NOT_GUARDED"
 	ReasonConflict        Reason = "CONFLICT"
 	ReasonFencing         Reason = "FENCING"
+	ReasonPending         Reason = "PENDING"
 	ReasonInternal        Reason = "INTERNAL"
 )
 
@@ -71,6 +72,8 @@ var (
 	ErrConflict error = &Error{Reason: ReasonConflict}
 	// ErrFencing: nobody holds the resource, but not every guard has proved yet that it refuses who held it last.
 	ErrFencing error = &Error{Reason: ReasonFencing}
+	// ErrPending: signatures are missing, or a promotion has not come to its end.
+	ErrPending error = &Error{Reason: ReasonPending}
 )
 
 // Error is every error of the lease API. Fields that do not apply are zero.

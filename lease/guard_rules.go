@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
 )
 
 // Bounds of what guards and their rules may ask for.
@@ -56,7 +57,22 @@ type guardRules struct{ record *writv1.GuardingRecord }
 func (r guardRules) of(name Resource) *writv1.GuardingRule {
 	var best *writv1.GuardingRule
 	for _, rule := range r.record.GetRules() {
-		if strings.HasPrefix(string(name), rule.Prefix) && (best == nil || len(rule.Prefix) > len(best.Prefix)) {
+		switch {
+		case rule.Exact && rule.Prefix == string(name):
+			return rule
+		case rule.Exact:
+		case strings.HasPrefix(string(name), rule.Prefix) && (best == nil || len(rule.Prefix) > len(best.Prefix)):
+			best = rule
+		}
+	}
+	return best
+}
+
+// ofAll is the rule that holds for every resource under a prefix which no other rule is for.
+func (r guardRules) ofAll(prefix string) *writv1.GuardingRule {
+	var best *writv1.GuardingRule
+	for _, rule := range r.record.GetRules() {
+		if !rule.Exact && strings.HasPrefix(prefix, rule.Prefix) && (best == nil || len(rule.Prefix) > len(best.Prefix)) {
 			best = rule
 		}
 	}
@@ -69,13 +85,22 @@ func (r guardRules) opens(patterns []string, version uint64) bool {
 		open := rule.Isolation == writv1.Isolation_ISOLATION_OPEN || version < rule.ClosedSince
 		return open && slices.ContainsFunc(patterns, func(p string) bool {
 			prefix, wild := strings.CutSuffix(p, "*")
+			if rule.Exact && !wild {
+				return prefix == rule.Prefix
+			} else if rule.Exact {
+				return strings.HasPrefix(rule.Prefix, prefix)
+			}
 			return strings.HasPrefix(prefix, rule.Prefix) || (wild && strings.HasPrefix(rule.Prefix, prefix))
 		})
 	})
 }
 
-// changed answers the rules with one put or removed.
-func (r guardRules) changed(c SetGuarding) (*writv1.GuardingRecord, *Error) {
+// rulesOfEpoch is how many versions of the rules an epoch has.
+const rulesOfEpoch = 1_000_000
+
+// changed answers the rules with one put or removed. Their version is one that no epoch before can have given to others: a
+// guard may go by rules of a history that a restore has undone.
+func (r guardRules) changed(c SetGuarding, epoch fence.Epoch) (*writv1.GuardingRecord, *Error) {
 	next := proto.CloneOf(r.record)
 	if next == nil {
 		next = &writv1.GuardingRecord{}
@@ -87,11 +112,11 @@ func (r guardRules) changed(c SetGuarding) (*writv1.GuardingRecord, *Error) {
 	if err := checkGuardingRule(c.Rule, c.Remove); err != nil {
 		return nil, err
 	}
-	next.Version++
-	at := slices.IndexFunc(next.Rules, func(rule *writv1.GuardingRule) bool { return rule.Prefix == c.Rule.GetPrefix() })
+	next.Version = max(next.Version, uint64(epoch-1)*rulesOfEpoch) + 1
+	at := slices.IndexFunc(next.Rules, func(rule *writv1.GuardingRule) bool { return sameScope(rule, c.Rule) })
 	switch {
 	case c.Remove && at < 0:
-		return nil, &Error{Reason: ReasonNotFound, Message: fmt.Sprintf("there is no rule for the prefix %q", c.Rule.GetPrefix())}
+		return nil, &Error{Reason: ReasonNotFound, Message: fmt.Sprintf("there is no rule for %s", scopeOf(c.Rule))}
 	case c.Remove:
 		next.Rules = slices.Delete(next.Rules, at, at+1)
 		return r.since(next), nil
@@ -102,19 +127,43 @@ func (r guardRules) changed(c SetGuarding) (*writv1.GuardingRecord, *Error) {
 		at = len(next.Rules) - 1
 	}
 	next.Rules[at] = proto.CloneOf(c.Rule)
-	slices.SortFunc(next.Rules, func(a, b *writv1.GuardingRule) int { return strings.Compare(a.Prefix, b.Prefix) })
+	slices.SortStableFunc(next.Rules, func(a, b *writv1.GuardingRule) int {
+		switch order := strings.Compare(a.Prefix, b.Prefix); {
+		case order != 0 || a.Exact == b.Exact:
+			return order
+		case b.Exact:
+			return -1
+		}
+		return 1
+	})
 	return r.since(next), nil
+}
+
+// sameScope says whether two rules are for the same resources.
+func sameScope(a, b *writv1.GuardingRule) bool {
+	return a.GetPrefix() == b.GetPrefix() && a.GetExact() == b.GetExact()
+}
+
+// scopeOf says for people which resources a rule is for.
+func scopeOf(rule *writv1.GuardingRule) string {
+	if rule.GetExact() {
+		return fmt.Sprintf("the resource %q alone", rule.GetPrefix())
+	}
+	return fmt.Sprintf("the prefix %q", rule.GetPrefix())
 }
 
 // since notes for every rule that closes since which version all resources under it have been closed: a guard that goes by an
 // older version may go on without contact for some of them.
 func (r guardRules) since(next *writv1.GuardingRecord) *writv1.GuardingRecord {
 	for _, rule := range next.Rules {
-		before := r.of(Resource(rule.Prefix))
+		before := r.ofAll(rule.Prefix)
+		if rule.Exact {
+			before = r.of(Resource(rule.Prefix))
+		}
 		switch {
 		case rule.Isolation != writv1.Isolation_ISOLATION_CLOSE:
 			rule.ClosedSince = 0
-		case before.GetIsolation() == writv1.Isolation_ISOLATION_CLOSE && r.sameBelow(next, rule.Prefix):
+		case before.GetIsolation() == writv1.Isolation_ISOLATION_CLOSE && (rule.Exact || r.sameBelow(next, rule.Prefix)):
 			rule.ClosedSince = before.ClosedSince
 		default:
 			rule.ClosedSince = next.Version
@@ -123,19 +172,19 @@ func (r guardRules) since(next *writv1.GuardingRecord) *writv1.GuardingRecord {
 	return next
 }
 
-// sameBelow says whether the rules of longer prefixes than that one are what they were.
+// sameBelow says whether the rules for some of the resources under a prefix are what they were.
 func (r guardRules) sameBelow(next *writv1.GuardingRecord, prefix string) bool {
 	below := func(rec *writv1.GuardingRecord) []*writv1.GuardingRule {
 		var rules []*writv1.GuardingRule
 		for _, rule := range rec.GetRules() {
-			if len(rule.Prefix) > len(prefix) && strings.HasPrefix(rule.Prefix, prefix) {
+			if (rule.Exact || len(rule.Prefix) > len(prefix)) && strings.HasPrefix(rule.Prefix, prefix) {
 				rules = append(rules, rule)
 			}
 		}
 		return rules
 	}
 	return slices.EqualFunc(below(r.record), below(next), func(a, b *writv1.GuardingRule) bool {
-		return a.Prefix == b.Prefix && a.Isolation == b.Isolation
+		return sameScope(a, b) && a.Isolation == b.Isolation
 	})
 }
 

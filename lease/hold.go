@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type Hold struct {
 	client *Client
 	id     KeeperID
 	grant  *Grant
+	lead   time.Duration
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -56,6 +58,7 @@ type Hold struct {
 	checkpoints atomic.Uint64 // calls of Checkpoint
 
 	until     atomic.Int64 // end of belief, 0 while there is none; written under the shell's mu
+	over      atomic.Int64 // until when nobody else can be granted it, 0 if that is not known; written under the shell's mu
 	contended chan struct{}
 
 	mu       sync.Mutex
@@ -65,8 +68,8 @@ type Hold struct {
 }
 
 // newHold makes a hold of a grant. Its context carries the values of ctx and nothing else of it.
-func (c *Client) newHold(ctx context.Context, grant *Grant, writ string) *Hold {
-	h := &Hold{client: c, grant: grant, contended: make(chan struct{}), release: make(chan struct{}, 1), writ: writ}
+func (c *Client) newHold(ctx context.Context, grant *Grant, writ string, lead time.Duration) *Hold {
+	h := &Hold{client: c, grant: grant, lead: lead, contended: make(chan struct{}), release: make(chan struct{}, 1), writ: writ}
 	h.ctx, h.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	h.release <- struct{}{}
 	return h
@@ -120,6 +123,18 @@ func (h *Hold) Remaining() time.Duration {
 // Valid tells whether the lease may be believed now. It asks nobody: see [Hold.Verify].
 func (h *Hold) Valid() bool { return h.Remaining() > 0 }
 
+// Left returns for how long, by the same clock, certainly nobody else can be granted the resource: [Hold.Remaining] and
+// the lead while the lease is held, and what is left of that after it was given up for want of a renewal or abandoned. It
+// is 0 when nothing is certain.
+func (h *Hold) Left() time.Duration {
+	now, trusted := h.client.shell.look()
+	over := clock.Instant(h.over.Load())
+	if over == 0 || !trusted || !now.Before(over) {
+		return 0
+	}
+	return over.Sub(now)
+}
+
 // Verify renews the lease now and returns nil if that succeeded after the call began, so that the quorum vouched for the
 // lease at some moment during the call. Errors: *[LostError], [ErrReleased] or [ErrClosed] if the lease is over, and
 // otherwise why nobody could be asked, with ctx's error, when ctx ends.
@@ -153,12 +168,12 @@ func (h *Hold) Verify(ctx context.Context) error {
 // why the outcome is not known, when ctx ends or the lease runs out.
 func (h *Hold) Checkpoint(ctx context.Context, data []byte) error {
 	request := &writv1.CheckpointRequest{
-		Resource: string(h.grant.Resource), Token: uint64(h.grant.Token), Data: data, Instance: h.client.cfg.Instance,
+		Resource: string(h.grant.Resource), Token: uint64(h.grant.Token), Instance: h.client.cfg.Instance,
+		Data:     bytes.Clone(data), // an attempt that was given up may still be on its way out
 		Sequence: h.checkpoints.Add(1),
 	}
 	return h.call(ctx, "checkpoint", func(ctx context.Context, e *dialEndpoint) error {
-		_, err := e.lease.Checkpoint(ctx, request)
-		return err
+		return e.calls.checkpoint(ctx, request)
 	})
 }
 
@@ -188,6 +203,14 @@ func (h *Hold) Writ(ctx context.Context) (string, error) {
 	return writ, nil
 }
 
+// HasWrit tells whether the hold has the signed grant already, so that [Hold.Writ] calls nobody: it came with the grant,
+// as it does on guarded resources, or was fetched before.
+func (h *Hold) HasWrit() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.writ != ""
+}
+
 // call carries out a call that needs the lease, within what is left of it.
 func (h *Hold) call(ctx context.Context, what string, do func(context.Context, *dialEndpoint) error) error {
 	if err := h.Err(); err != nil {
@@ -211,6 +234,14 @@ func (h *Hold) call(ctx context.Context, what string, do func(context.Context, *
 		return ended
 	}
 	return err
+}
+
+// Abandon stops renewing the lease and tells nobody, so that it runs out by itself: for work that does not stop, and under
+// which nobody else should be let in early. The context ends with [ErrReleased]. It returns [Hold.Left]. A Release that
+// comes later tells the quorum after all.
+func (h *Hold) Abandon() time.Duration {
+	h.client.shell.releaseHold(h)
+	return h.Left()
 }
 
 // Release ends the lease: it is not renewed or valid any more, its context ends with [ErrReleased], and the quorum is told

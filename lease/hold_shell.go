@@ -134,11 +134,20 @@ func (s *keeperShell) stepLocked(event KeeperEvent) (lost []heldLoss, verify *Re
 // apply carries out effects. The caller holds mu.
 func (s *keeperShell) apply(lost []heldLoss, effects KeeperEffects) ([]heldLoss, *Renewal) {
 	for _, b := range effects.Beliefs {
-		s.holds[b.ID].until.Store(int64(b.Until))
+		h := s.holds[b.ID]
+		h.until.Store(int64(b.Until))
+		if b.Until == 0 {
+			h.over.Store(0)
+		} else {
+			h.over.Store(int64(b.Until.Add(h.lead)))
+		}
 	}
 	for _, l := range effects.Lost {
 		h := s.holds[l.ID]
 		h.until.Store(0)
+		if l.Cause != LostDeadline {
+			h.over.Store(0)
+		}
 		delete(s.holds, l.ID)
 		lost = append(lost, heldLoss{h, &LostError{
 			Resource: h.grant.Resource, Token: h.grant.Token, Cause: l.Cause, Reason: l.Reason,
@@ -191,7 +200,7 @@ func (s *keeperShell) adopt(h *Hold, sent clock.Instant) (bool, error) {
 		s.mu.Unlock()
 		return false, ErrClosed
 	}
-	if !s.clock.Now().Before(s.client.cfg.Drift.BelieveUntil(sent, h.grant.TTL)) {
+	if !s.clock.Now().Before(s.client.cfg.Drift.BelieveUntil(sent, h.grant.TTL).Add(-h.lead)) {
 		s.mu.Unlock()
 		return false, nil
 	}
@@ -199,7 +208,8 @@ func (s *keeperShell) adopt(h *Hold, sent clock.Instant) (bool, error) {
 	h.id = s.lastID
 	s.holds[h.id] = h
 	lost, _ := s.stepLocked(KeeperGranted{
-		ID: h.id, Ref: Ref{Resource: h.grant.Resource, Token: h.grant.Token}, TTL: h.grant.TTL, SentAt: sent,
+		ID: h.id, Ref: Ref{Resource: h.grant.Resource, Token: h.grant.Token}, TTL: h.grant.TTL, Lead: h.lead,
+		SentAt: sent,
 	})
 	s.mu.Unlock()
 	s.announce(lost)

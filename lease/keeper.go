@@ -94,6 +94,8 @@ type keeperLease struct {
 	id  KeeperID
 	ref Ref
 	ttl time.Duration
+	// lead is how long before the end of belief it is lost, so that work under it has time to stop.
+	lead time.Duration
 
 	index     int           // in the heap; -1 once gone
 	deadline  clock.Instant // where belief ends, by the newest answered renewal
@@ -168,8 +170,8 @@ func (k *Keeper) granted(g KeeperGranted) {
 		panic(fmt.Sprintf("lease: keeper: id %d was granted twice", g.ID))
 	}
 	sent := min(g.SentAt, k.now)
-	l := &keeperLease{id: g.ID, ref: g.Ref, ttl: g.TTL, due: sent.Add(k.every(g.TTL))}
-	l.deadline = k.believeUntil(sent, g.TTL)
+	l := &keeperLease{id: g.ID, ref: g.Ref, ttl: g.TTL, lead: g.Lead, due: sent.Add(k.every(g.TTL))}
+	l.deadline = k.believeUntil(sent, l)
 	l.until = l.deadline
 	if len(k.leases) == 0 || g.TTL < k.shortest {
 		k.shortest, k.stale = g.TTL, false
@@ -233,7 +235,7 @@ func (k *Keeper) extend(l *keeperLease, r Renewal) bool {
 	if r.era != k.era && l.probation {
 		return false // sent before the suspicion: its instant proves nothing
 	}
-	deadline := k.believeUntil(r.SentAt, l.ttl)
+	deadline := k.believeUntil(r.SentAt, l)
 	if !deadline.After(l.deadline) && !l.probation {
 		return false
 	}
@@ -247,15 +249,15 @@ func (k *Keeper) extend(l *keeperLease, r Renewal) bool {
 	return true
 }
 
-// believeUntil is where belief ends in what was asked for at sent.
-func (k *Keeper) believeUntil(sent clock.Instant, ttl time.Duration) clock.Instant {
+// believeUntil is where belief ends in what was asked for at sent, less the lead.
+func (k *Keeper) believeUntil(sent clock.Instant, l *keeperLease) clock.Instant {
 	if mutant.On(mutant.ValidityFromReply) {
 		sent = k.now
 	}
 	if mutant.On(mutant.NoDriftMargin) {
-		return sent.Add(ttl)
+		return sent.Add(l.ttl)
 	}
-	return k.cfg.Drift.BelieveUntil(sent, ttl)
+	return k.cfg.Drift.BelieveUntil(sent, l.ttl).Add(-l.lead)
 }
 
 // attemptFailed schedules the next attempt, unless a newer one is under way.

@@ -21,6 +21,9 @@ type KeeperGranted struct {
 	Ref
 	// TTL is the one of the grant; above 0.
 	TTL time.Duration
+	// Lead is how long before its local deadline the lease is given up, so that work under it has time to stop; not
+	// negative.
+	Lead time.Duration
 	// SentAt is an instant before the request was sent, to which this grant is the answer.
 	SentAt clock.Instant
 }

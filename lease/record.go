@@ -32,6 +32,8 @@ type Record struct {
 	Fencing fence.Token
 	// Proofs say how each guard was proved to refuse what is older than Token; at most MaxProofs.
 	Proofs []Proof
+	// TenureGroup is the failover group whose tenure this is; empty: it is a lease. A tenure has no TTL.
+	TenureGroup string
 }
 
 // Proof says how a guard was proved to refuse what is older than a grant.
@@ -90,8 +92,10 @@ func (r *Record) check() error {
 		return fmt.Errorf("lease record: resource %s", resourceProblem(string(r.Resource)))
 	case !r.Token.Valid() && (r.Held || r.Token != 0):
 		return fmt.Errorf("lease record of %q: invalid token %d", r.Resource, int64(r.Token))
-	case r.Held && r.TTL < MinTTL:
+	case r.Held && r.TenureGroup == "" && r.TTL < MinTTL:
 		return fmt.Errorf("lease record of %q: held for %v, less than %v", r.Resource, r.TTL, MinTTL)
+	case r.TenureGroup != "" && (r.Ending || (r.Held && r.TTL != 0)):
+		return fmt.Errorf("lease record of %q: the tenure of group %q has an end", r.Resource, r.TenureGroup)
 	case r.Ending && !r.Held:
 		return fmt.Errorf("lease record of %q: ending, but not held", r.Resource)
 	case r.Fencing != 0 && (r.Held || !r.Fencing.Valid() || r.Fencing <= r.Token):
@@ -114,6 +118,7 @@ func (r *Record) Info() Info {
 	i := Info{
 		Resource: r.Resource, State: Free, Token: r.Token, Holder: r.Holder, TTL: r.TTL, GrantedAt: r.GrantedAt,
 		End: r.End, Metadata: r.Metadata, RequestID: r.RequestID, Fencing: r.Fencing, Proofs: r.Proofs,
+		TenureGroup: r.TenureGroup,
 	}
 	switch {
 	case r.Held && r.Ending:

@@ -39,6 +39,7 @@ const (
 	fieldCheckpointSequence
 	fieldFencing
 	fieldProofs
+	fieldTenureGroup
 )
 
 // The fields of writ.v1.ProofRecord.
@@ -95,7 +96,7 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		b = appendText(b, proofGuard, p.Guard)
 		b = appendNumber(b, proofHow, uint64(p.How))
 	}
-	return b, nil
+	return appendText(b, fieldTenureGroup, r.TenureGroup), nil
 }
 
 var errNotText = errors.New("a text is not valid UTF-8")
@@ -112,7 +113,8 @@ func (r *Record) isText() bool {
 		}
 	}
 	return utf8.ValidString(string(r.Resource)) && utf8.ValidString(string(r.Holder.Principal)) &&
-		utf8.ValidString(r.Holder.Instance) && utf8.ValidString(r.Holder.Region) && utf8.ValidString(r.RequestID)
+		utf8.ValidString(r.Holder.Instance) && utf8.ValidString(r.Holder.Region) && utf8.ValidString(r.RequestID) &&
+		utf8.ValidString(r.TenureGroup)
 }
 
 // What is zero is left out.
@@ -152,6 +154,9 @@ func (r *Record) Size() int {
 	}
 	for i := range r.Proofs {
 		n += 2 + protowire.SizeBytes(r.Proofs[i].size())
+	}
+	if r.TenureGroup != "" {
+		n += 1 + textSize(r.TenureGroup)
 	}
 	for i := range r.Outcomes {
 		n += 1 + protowire.SizeBytes(r.Outcomes[i].size())
@@ -231,6 +236,8 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 			rec.Fencing = fence.Token(read.number())
 		case fieldProofs:
 			rec.Proofs = append(rec.Proofs, read.proof())
+		case fieldTenureGroup:
+			rec.TenureGroup = read.string()
 		default:
 			read.skip()
 		}

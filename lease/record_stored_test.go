@@ -24,7 +24,7 @@ func asMessage(r lease.Record) *writv1.LeaseRecord {
 		Principal: string(r.Holder.Principal), Instance: r.Holder.Instance, Region: r.Holder.Region,
 		RequestId: r.RequestID, Priority: r.Priority, TtlMs: r.TTL.Milliseconds(),
 		Metadata: r.Metadata, End: int32(r.End), HasCheckpoint: r.HasCheckpoint, CheckpointSequence: r.CheckpointSequence,
-		Fencing: uint64(r.Fencing),
+		Fencing: uint64(r.Fencing), TenureGroup: r.TenureGroup,
 	}
 	if !r.GrantedAt.IsZero() {
 		m.GrantedAtUnixMs = r.GrantedAt.UnixMilli()
@@ -46,7 +46,7 @@ func asRecord(m *writv1.LeaseRecord) lease.Record {
 		Holder:    lease.Holder{Principal: lease.Principal(m.Principal), Instance: m.Instance, Region: m.Region},
 		RequestID: m.RequestId, Priority: m.Priority, TTL: time.Duration(m.TtlMs) * time.Millisecond,
 		Metadata: m.Metadata, End: lease.End(m.End), HasCheckpoint: m.HasCheckpoint, CheckpointSequence: m.CheckpointSequence,
-		Fencing: fence.Token(m.Fencing),
+		Fencing: fence.Token(m.Fencing), TenureGroup: m.TenureGroup,
 	}
 	if m.GrantedAtUnixMs != 0 {
 		r.GrantedAt = time.UnixMilli(m.GrantedAtUnixMs).UTC()

@@ -34,7 +34,10 @@ func drawRecord(t *rapid.T) lease.Record {
 		r.Token = drawRecordToken(t)
 		r.GrantedAt = time.UnixMilli(rapid.Int64Range(1, 1<<42).Draw(t, "granted")).UTC()
 	}
-	r.Ending = r.Held && rapid.Bool().Draw(t, "ending")
+	if rapid.Bool().Draw(t, "tenure") {
+		r.TenureGroup, r.TTL = "g"+text.Draw(t, "group"), 0
+	}
+	r.Ending = r.Held && r.TenureGroup == "" && rapid.Bool().Draw(t, "ending")
 	if !r.Held && r.Token < 1<<62 && rapid.Bool().Draw(t, "fencing") {
 		r.Fencing = r.Token | 1<<62 | 1
 	}
@@ -96,6 +99,8 @@ func TestBrokenRecordsAreRefused(t *testing.T) {
 		"held for ever":           {func(r *writv1.LeaseRecord) { r.TtlMs = 24*3_600_000 + 1 }, "outside of 0 to 86400000"},
 		"a negative TTL":          {func(r *writv1.LeaseRecord) { r.TtlMs = -1 }, "TTL -1 ms"},
 		"a TTL that wraps around": {func(r *writv1.LeaseRecord) { r.TtlMs = math.MaxInt64/1_000_000 + 300 }, "outside of 0"},
+		"a tenure with an end":    {func(r *writv1.LeaseRecord) { r.TenureGroup = "pay" }, `group "pay" has an end`},
+		"a tenure that ends":      {func(r *writv1.LeaseRecord) { r.TenureGroup, r.TtlMs, r.Ending = "pay", 0, true }, `group "pay" has an end`},
 		"ending, but free":        {func(r *writv1.LeaseRecord) { r.Held, r.Ending = false, true }, "not held"},
 		"nine outcomes":           {func(r *writv1.LeaseRecord) { r.Outcomes = make([]*writv1.RequestOutcome, 9) }, "9 outcomes"},
 	} {

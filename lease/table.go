@@ -34,6 +34,7 @@ type Table struct {
 	waitSeq   uint64
 
 	guards     guards
+	tenures    []*entry // by name
 	held       int
 	heldByRule []int
 
@@ -41,6 +42,10 @@ type Table struct {
 	dirtyWrites int
 	dirtyBytes  int
 	effects     Effects
+	noteBytes   int // what the notes of this step take in a log
+	// What was answered and noted outside of a step.
+	lateReplies []Reply
+	lateNotes   []Note
 	record      Record // handed to a visitor
 }
 
@@ -96,8 +101,8 @@ type Request struct {
 // Gone says that nobody waits for that answer any more. The place in the queue is kept for a while, as between polls.
 type Gone struct{ ID CallID }
 
-// Tick lets time pass: what is due happens, until DirtyWrites has reached MaxWrites or DirtyBytes MaxBytes. The last change
-// may exceed them by one write and by a record's size.
+// Tick lets time pass: what is due happens, until DirtyWrites, with one write for each note, has reached MaxWrites, or
+// DirtyBytes, with the notes, MaxBytes. The last change may exceed them by one record and what is noted of it.
 type Tick struct{ MaxWrites, MaxBytes int }
 
 func (Request) tableEvent() {}
@@ -125,8 +130,8 @@ type Reply struct {
 	Value any
 }
 
-// entry is one resource. There may be very many: what few of them need is in extra, and records are made when they are
-// written.
+// entry is one resource. There may be very many: what few of them need is in extra, records are made when they are written,
+// and the fields fill a size in which memory is handed out.
 type entry struct {
 	name      Resource
 	requestID string
@@ -135,15 +140,14 @@ type entry struct {
 	token     fence.Token
 	ttl       time.Duration
 	grantedMs int64
-	deadline  clock.Instant // while held
-	notBefore clock.Instant // while free: the lock delay ends
+	due       clock.Instant // while held: the deadline; while free: the end of the lock delay
 	freedAt   clock.Instant // while free
 	rule      int32
 	priority  int32
-	how       End   // while free
 	timer     int32 // its place in the timers, from 1; 0: none
 	counted   int32 // its part of dirtyBytes
 
+	how           End // while free
 	held, ending  bool
 	hasCheckpoint bool
 	dirty         bool
@@ -160,6 +164,7 @@ type extra struct {
 	queue      []*waiter // by priority, then arrival
 	raise      *raise    // while free and guarded
 	proofs     []Proof   // of the present or last grant
+	tenure     string    // the group whose tenure it is
 }
 
 // more is the entry's extra, to be changed.
@@ -215,6 +220,7 @@ func (e *entry) record() Record {
 	}
 	if e.extra != nil {
 		r.Metadata, r.CheckpointSequence, r.Proofs = e.extra.metadata, e.extra.sequence, e.extra.proofs
+		r.TenureGroup = e.extra.tenure
 		if e.extra.raise != nil {
 			r.Fencing = e.extra.raise.token
 		}
@@ -255,7 +261,7 @@ func (t *Table) TokensLeft() uint64 {
 }
 
 // Load takes over one resource as it was committed. Every held lease gets its full TTL from m: its holder may have been
-// promised that by the coordinator before. A lease of an older epoch has ended: the epoch changes only when everything of
+// promised that by the coordinator before. What is of an older epoch has ended: the epoch changes only when everything of
 // before has been waited out.
 func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 	e := &entry{
@@ -271,6 +277,10 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 		e.extra = &extra{metadata: rec.Metadata, checkpoint: checkpoint, sequence: rec.CheckpointSequence, outcomes: rec.Outcomes, proofs: rec.Proofs}
 	}
 	t.entries[rec.Resource] = e
+	if rec.TenureGroup != "" {
+		t.loadTenure(m, e, rec)
+		return
+	}
 	if e.held && e.token.Epoch() != t.epoch {
 		e.remember(rec.Holder.Principal, e.requestID, e.token, EndExpired)
 		e.held, e.ending, e.how = false, false, EndExpired
@@ -279,16 +289,16 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 	}
 	if e.held {
 		t.count(e, 1)
-		e.deadline = deadline(m.Now, rec.TTL)
+		e.due = deadline(m.Now, rec.TTL)
 		if mutant.On(mutant.ExpiryAtTakeover) {
-			e.deadline = m.Now.Add(rec.TTL / 2)
+			e.due = m.Now.Add(rec.TTL / 2)
 		}
-		t.wakeAt(e, e.deadline)
+		t.wakeAt(e, e.due)
 		return
 	}
 	e.freedAt = m.Now
 	if e.how == EndExpired || e.how == EndForced {
-		e.notBefore = m.Now.Add(t.lockDelay(e))
+		e.due = m.Now.Add(t.lockDelay(e))
 	}
 	t.loadRaise(m, e, rec.Fencing)
 	t.wakeFree(e)
@@ -296,7 +306,7 @@ func (t *Table) Load(m Moment, rec Record, checkpoint []byte) {
 
 // Step takes one event in.
 func (t *Table) Step(m Moment, ev TableEvent) *Effects {
-	t.effects.Replies, t.effects.Notes = t.effects.Replies[:0], t.effects.Notes[:0]
+	t.effects.Replies, t.effects.Notes, t.noteBytes = t.effects.Replies[:0], t.effects.Notes[:0], 0
 	switch ev := ev.(type) {
 	case Request:
 		t.request(m, ev)
@@ -444,9 +454,6 @@ func (t *Table) count(e *entry, by int) {
 func (t *Table) full(rule int) bool {
 	return rule >= 0 && t.config.Policy.Rules[rule].MaxLeases > 0 && t.heldByRule[rule] >= t.config.Policy.Rules[rule].MaxLeases
 }
-
-// note tells something for the audit log.
-func (t *Table) note(n Note) { t.effects.Notes = append(t.effects.Notes, n) }
 
 // lockDelay is for storage that nothing guards.
 func (t *Table) lockDelay(e *entry) time.Duration {

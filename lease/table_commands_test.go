@@ -243,7 +243,7 @@ func (l *ledger) force(r lease.Request, c lease.ForceRelease) {
 		l.answer(r.ID, "NOT_GUARDED")
 	default:
 		x.rec.Ending = true
-		l.answer(r.ID, "%s", l.info(x))
+		l.answer(r.ID, "%s", l.info(x, false))
 	}
 }
 
@@ -255,16 +255,19 @@ func (l *ledger) inspect(r lease.Request, c lease.Inspect) {
 			l.answer(r.ID, "%s", problem)
 			return
 		}
-		l.answer(r.ID, "%s", l.info(x))
+		l.answer(r.ID, "%s", l.info(x, c.WithCheckpoint))
 	case x == nil || !x.known:
 		l.answer(r.ID, "NOT_FOUND")
 	default:
-		l.answer(r.ID, "%s", l.info(x))
+		l.answer(r.ID, "%s", l.info(x, c.WithCheckpoint))
 	}
 }
 
-func (l *ledger) info(x *modelLease) string {
+func (l *ledger) info(x *modelLease, withCheckpoint bool) string {
 	i := x.rec.Info()
+	if withCheckpoint {
+		i.Checkpoint = x.checkpoint
+	}
 	i.Waiters = len(x.queue)
 	if x.rec.Held {
 		i.Remaining = max(0, x.deadline.Sub(l.now))
@@ -321,6 +324,6 @@ func tellGrant(g *lease.Grant) string {
 }
 
 func tellInfo(i lease.Info) string {
-	return fmt.Sprintf("%s is %v under %v by %v, ttl %v, end %v, left %v, waiters %d, request %s",
-		i.Resource, i.State, i.Token, i.Holder, i.TTL, i.End, i.Remaining, i.Waiters, i.RequestID)
+	return fmt.Sprintf("%s is %v under %v by %v, ttl %v, end %v, left %v, waiters %d, request %s, checkpoint %q",
+		i.Resource, i.State, i.Token, i.Holder, i.TTL, i.End, i.Remaining, i.Waiters, i.RequestID, i.Checkpoint)
 }

@@ -142,7 +142,7 @@ func (w *tableWorld) drawInspect(t *rapid.T) {
 	if rapid.Bool().Draw(t, "whatever there is") {
 		ref.Token = 0
 	}
-	w.request(t, lease.Inspect{Caller: who, Ref: ref})
+	w.request(t, lease.Inspect{Caller: who, Ref: ref, WithCheckpoint: rapid.Bool().Draw(t, "with checkpoint")})
 }
 
 // drawGone abandons a call that waits: it is not answered any more.

@@ -23,8 +23,10 @@ import (
 type raise struct {
 	token  fence.Token
 	begun  clock.Instant
-	awaits []*guard // in order of their names
+	awaits []*await // in order of the guards' names
 	proofs []Proof  // of the others
+	// givenUp: nothing guarded the resource any more while guards were awaited. It is taken up again if that changes.
+	givenUp bool
 }
 
 func (e *entry) raise() *raise {
@@ -46,8 +48,26 @@ func (t *Table) fenced(m Moment, e *entry) bool {
 	if e.raise() == nil {
 		t.beginRaise(m, e, rule)
 	}
-	return len(e.raise().awaits) == 0 || mutant.On(mutant.GrantBeforeProof)
+	t.takeUp(m, e, rule)
+	return e.raise().over()
 }
+
+// takeUp asks anew for the proofs of a raise that another rule, or none, was content without.
+func (t *Table) takeUp(m Moment, e *entry, rule *writv1.GuardingRule) {
+	r := e.raise()
+	if r == nil || (!r.givenUp && (rule.GetAllowUnproven() || !r.unproven())) {
+		return
+	}
+	t.dropRaise(e)
+	t.raiseTo(m, e, rule, r.token)
+}
+
+func (r *raise) unproven() bool {
+	return slices.ContainsFunc(r.proofs, func(p Proof) bool { return p.How == Unproven })
+}
+
+// over says whether every guard has been proved.
+func (r *raise) over() bool { return len(r.awaits) == 0 || mutant.On(mutant.GrantBeforeProof) }
 
 // beginRaise takes the token of the next grant and asks every guard of the resource for proof.
 func (t *Table) beginRaise(m Moment, e *entry, rule *writv1.GuardingRule) {
@@ -67,8 +87,7 @@ func (t *Table) raiseTo(m Moment, e *entry, rule *writv1.GuardingRule, token fen
 			r.proofs = append(r.proofs, Proof{Guard: g.rec.Name, How: how})
 			continue
 		}
-		r.awaits = append(r.awaits, g)
-		g.open = append(g.open, e)
+		r.awaits = append(r.awaits, g.open.add(g, e))
 	}
 }
 
@@ -76,18 +95,15 @@ func (t *Table) raiseTo(m Moment, e *entry, rule *writv1.GuardingRule, token fen
 // tick: one message may prove more than a round can carry.
 func (t *Table) prove(m Moment, g *guard, e *entry, how ProofHow) {
 	r := e.raise()
-	r.awaits = slices.DeleteFunc(r.awaits, func(a *guard) bool { return a == g })
 	r.proofs = append(r.proofs, Proof{Guard: g.rec.Name, How: how})
 	t.proved(m, g, e)
 }
 
-// proved takes e off the guard's list, and wakes it when no other guard is awaited.
+// proved ends the waiting for g, and wakes e when no other guard is awaited.
 func (t *Table) proved(m Moment, g *guard, e *entry) {
-	if at := slices.Index(g.open, e); at >= 0 {
-		g.open = slices.Delete(g.open, at, at+1)
-	}
+	e.raise().settle(g)
 	if len(e.raise().awaits) == 0 && len(e.queue()) > 0 {
-		t.wakeAt(e, max(m.Now, e.notBefore))
+		t.wakeAt(e, max(m.Now, e.due))
 	}
 }
 
@@ -97,10 +113,8 @@ func (t *Table) dropRaise(e *entry) {
 	if r == nil {
 		return
 	}
-	for _, g := range r.awaits {
-		if at := slices.Index(g.open, e); at >= 0 {
-			g.open = slices.Delete(g.open, at, at+1)
-		}
+	for _, a := range r.awaits {
+		a.guard.open.remove(a)
 	}
 	e.extra.raise = nil
 }
@@ -134,7 +148,7 @@ func (r *raise) kept() []Proof {
 // loadRaise goes on with a raise that an earlier coordinator began. Its guards are asked for proof again.
 func (t *Table) loadRaise(m Moment, e *entry, token fence.Token) {
 	rule := t.guarded(e.name)
-	if token == 0 || token.Epoch() != t.epoch || rule == nil || e.held {
+	if token == 0 || token.Epoch() != t.epoch || (rule == nil && e.tenure() == "") || e.held {
 		return
 	}
 	t.raiseTo(m, e, rule, token)
@@ -183,8 +197,8 @@ func (r *raise) names() []string {
 		return nil
 	}
 	var names []string
-	for _, g := range r.awaits {
-		names = append(names, g.rec.Name)
+	for _, a := range r.awaits {
+		names = append(names, a.guard.rec.Name)
 	}
 	return names
 }

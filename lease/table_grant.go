@@ -22,6 +22,9 @@ func (t *Table) acquire(m Moment, r Request, c Acquire) {
 		return
 	}
 	e := t.entries[c.Resource]
+	if t.refused(r.ID, e) {
+		return
+	}
 	if e != nil {
 		t.settle(m, e, r.Intake)
 		t.promote(m, e) // who waited out the lock delay comes first, though no tick has come yet
@@ -29,7 +32,7 @@ func (t *Table) acquire(m Moment, r Request, c Acquire) {
 			return
 		}
 	}
-	free := e == nil || (!e.held && e.notBefore <= m.Now)
+	free := e == nil || (!e.held && e.due <= m.Now)
 	switch {
 	case free && t.full(rule):
 		t.refuse(r.ID, Errorf(ReasonLimit, "the policy allows %d leases under %q and all are held",
@@ -172,9 +175,10 @@ func (t *Table) grant(m Moment, e *entry, w waiter) {
 		e.more().metadata, e.more().sequence = c.Metadata, 0
 	}
 	t.count(e, 1)
-	e.deadline = deadline(w.intake, c.TTL)
-	t.wakeAt(e, e.deadline)
+	e.due = deadline(w.intake, c.TTL)
+	t.wakeAt(e, e.due)
 	t.mark(e)
+	t.noteGrant(e)
 	if w.call != 0 {
 		t.reply(w.call, t.grantReply(e, false))
 	}
@@ -194,7 +198,7 @@ func (t *Table) takeToken() fence.Token {
 
 // extend moves a deadline to intake + TTL. It never moves one back.
 func (t *Table) extend(e *entry, intake clock.Instant) {
-	e.deadline = max(e.deadline, deadline(intake, e.ttl))
+	e.due = max(e.due, deadline(intake, e.ttl))
 }
 
 // deadline is when a lease ends that was asked for at intake.
@@ -207,7 +211,7 @@ func deadline(intake clock.Instant, ttl time.Duration) clock.Instant {
 
 // settle ends a lease whose deadline had passed when a request about it was taken in.
 func (t *Table) settle(m Moment, e *entry, intake clock.Instant) {
-	if e.held && e.deadline <= intake {
+	if e.held && e.due <= intake {
 		t.expire(m, e)
 	}
 }
@@ -225,11 +229,12 @@ func (t *Table) end(m Moment, e *entry, how End) {
 	e.remember(e.holder.Principal, e.requestID, e.token, how)
 	e.held, e.ending, e.how = false, false, how
 	t.count(e, -1)
-	e.freedAt, e.notBefore = m.Now, m.Now
+	e.freedAt, e.due = m.Now, m.Now
 	if how == EndExpired || how == EndForced {
-		e.notBefore = m.Now.Add(t.lockDelay(e))
+		e.due = m.Now.Add(t.lockDelay(e))
 	}
 	t.mark(e)
+	t.noteEnd(e, how)
 	t.retire(m, e)
 	t.promote(m, e)
 	if !e.held {

@@ -22,6 +22,8 @@ type guards struct {
 	changed []*guard // whose records have to be stored
 	// rulesChanged: the rules have to be stored.
 	rulesChanged bool
+	quorum       quorumFacts
+	reported     []Reported
 }
 
 // guard is one guard. Its lease is memory, as that of a holder is.
@@ -30,7 +32,7 @@ type guard struct {
 	deadline clock.Instant       // of its guard lease; it may admit until then
 	lapse    clock.Instant       // W later: nothing that it admitted is under way
 	since    clock.Instant       // of its enrolment, or of this coordinator's beginning
-	open     []*entry            // resources whose raises await it, oldest first
+	open     openRaises          // that await it
 	timer    int32
 	dirty    bool
 	gone     bool
@@ -47,16 +49,20 @@ func (g *guard) covers(name Resource) bool {
 	return coversAny(g.rec.Covers, name) || coversAny(g.rec.Former, name)
 }
 
+// closes says whether g refuses writes under a rule when its guard lease has run out, and knows that it has to.
+func (g *guard) closes(rule *writv1.GuardingRule) bool {
+	return rule.GetIsolation() == writv1.Isolation_ISOLATION_CLOSE &&
+		(g.rec.RulesVersion >= rule.GetClosedSince() || mutant.On(mutant.ClosedBeforeHeard))
+}
+
 // known says how a guard is proved to admit nothing at all under a rule; 0: it is not.
 func (g *guard) known(rule *writv1.GuardingRule) ProofHow {
-	closes := rule.GetIsolation() == writv1.Isolation_ISOLATION_CLOSE &&
-		(g.rec.RulesVersion >= rule.GetClosedSince() || mutant.On(mutant.ClosedBeforeHeard))
 	switch {
 	case !g.rec.Out:
 		return 0
 	case g.rec.Left:
 		return ProofAcked
-	case closes || mutant.On(mutant.OpenGuardLapses):
+	case g.closes(rule) || mutant.On(mutant.OpenGuardLapses):
 		return ProofLapsed
 	case rule.GetAllowUnproven():
 		return Unproven
@@ -156,7 +162,7 @@ func (t *Table) guardDue(m Moment, g *guard) {
 
 // reviewGuard proves what is known of a guard by now.
 func (t *Table) reviewGuard(m Moment, g *guard) {
-	for _, e := range slices.Clone(g.open) {
+	for e := range g.open.all() {
 		if how := g.known(t.guarded(e.name)); how != 0 {
 			t.prove(m, g, e, how)
 		}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -29,7 +28,7 @@ func (g *guard) show(m Moment) *writv1.Guard {
 	shown := &writv1.Guard{
 		Name: rec.Name, State: writv1.GuardState_GUARD_STATE_ENROLLED, Principal: rec.Principal, Region: rec.Region, Form: rec.Form,
 		Promise: writv1.GuardPromise(rec.Promise), Covers: rec.Covers, Slack: durationpb.New(time.Duration(rec.SlackMs) * time.Millisecond),
-		Lag: uint32(len(g.open)), NewestFloor: g.newest, Counts: g.counts, Alarms: g.alarms, Warning: rec.Warning, Version: rec.Version,
+		Lag: uint32(g.open.n), NewestFloor: g.newest, Counts: g.counts, Alarms: g.alarms, Warning: rec.Warning, Version: rec.Version,
 		RulesVersion: rec.RulesVersion, EnrolledAt: timestamppb.New(time.UnixMilli(rec.EnrolledAtUnixMs)), SoftwareVersion: rec.SoftwareVersion,
 	}
 	if rec.Out {
@@ -37,8 +36,8 @@ func (g *guard) show(m Moment) *writv1.Guard {
 	} else {
 		shown.LeaseLeft = durationpb.New(g.deadline.Sub(m.Now))
 	}
-	if len(g.open) > 0 {
-		shown.OldestRaise = durationpb.New(max(0, m.Now.Sub(g.open[0].raise().begun)))
+	if oldest := g.open.first; oldest != nil {
+		shown.OldestRaise = durationpb.New(max(0, m.Now.Sub(oldest.entry.raise().begun)))
 	}
 	return shown
 }
@@ -68,17 +67,26 @@ func (t *Table) removeGuard(m Moment, r Request, c RemoveGuard) {
 	how := ProofAttested
 	if !c.Attest {
 		how = ProofLapsed
+	} else if err := t.mayAttest(g); err != nil {
+		t.refuse(r.ID, err)
+		return
 	}
-	for _, e := range slices.Clone(g.open) {
+	t.takeOff(m, g, how)
+	t.note(Note{Actor: string(c.Principal), Action: "guard.remove", Target: c.Name, Reason: c.Reason, Detail: map[string]string{"proof": how.String()}})
+	t.reply(r.ID, nil)
+}
+
+// takeOff proves a guard wherever it is awaited, and takes it off the list. Should its process come back, it is told that it is
+// not on the list, and has to be seeded like a new one.
+func (t *Table) takeOff(m Moment, g *guard, how ProofHow) {
+	for e := range g.open.all() {
 		t.prove(m, g, e, how)
 	}
 	g.gone = true
 	t.timers.remove(g)
 	t.store(g, g.rec)
-	delete(t.guards.byName, c.Name)
+	delete(t.guards.byName, g.rec.Name)
 	t.guards.order = slices.DeleteFunc(t.guards.order, func(o *guard) bool { return o == g })
-	t.note(Note{Actor: string(c.Principal), Action: "guard.remove", Target: c.Name, Reason: c.Reason, Detail: map[string]string{"proof": how.String()}})
-	t.reply(r.ID, nil)
 }
 
 func (t *Table) setGuarding(m Moment, r Request, c SetGuarding) {
@@ -86,31 +94,32 @@ func (t *Table) setGuarding(m Moment, r Request, c SetGuarding) {
 		t.refuse(r.ID, err)
 		return
 	}
-	next, err := t.guards.rules.changed(c)
+	next, err := t.guards.rules.changed(c, t.epoch)
 	if err != nil {
 		t.refuse(r.ID, err)
 		return
 	}
-	t.guards.rules = guardRules{next}
-	t.guards.rulesChanged = true
-	t.dirtyWrites++
-	t.dirtyBytes += writeOverhead + proto.Size(next)
+	if err := t.keepsTenures(next); err != nil {
+		t.refuse(r.ID, err)
+		return
+	}
+	t.replaceRules(m, next)
 	detail := map[string]string{"isolation": c.Rule.Isolation.String(), "version": fmt.Sprint(next.Version)}
 	if c.Remove {
 		detail["isolation"] = "none"
 	}
-	t.note(Note{Actor: string(c.Principal), Action: "guard.rule", Target: c.Rule.Prefix, Reason: c.Reason, Detail: detail})
-	for _, g := range t.guards.order {
-		t.reviewRules(m, g)
+	if c.Rule.Exact {
+		detail["exact"] = "true"
 	}
+	t.note(Note{Actor: string(c.Principal), Action: "guard.rule", Target: c.Rule.Prefix, Reason: c.Reason, Detail: detail})
 	t.reply(r.ID, next)
 }
 
 // reviewRules ends the waiting for a guard where nothing is guarded any more, or where the new rules let it.
 func (t *Table) reviewRules(m Moment, g *guard) {
-	for _, e := range slices.Clone(g.open) {
+	for e := range g.open.all() {
 		if t.guarded(e.name) == nil {
-			e.raise().awaits = slices.DeleteFunc(e.raise().awaits, func(a *guard) bool { return a == g })
+			e.raise().givenUp = true
 			t.proved(m, g, e)
 		}
 	}

@@ -80,7 +80,11 @@ func (t *Table) enrol(m Moment, intake clock.Instant, c GuardCall, ask *writv1.G
 	t.extendGuard(g, intake)
 	t.note(Note{Actor: string(c.Principal), Action: "guard.enrol", Target: rec.Name, Reason: rec.Warning,
 		Detail: map[string]string{"covers": strings.Join(rec.Covers, " "), "store": rec.Store, "version": fmt.Sprint(rec.Version)}})
-	answer := &writv1.GuardEnrolled{Lease: guardLease(g), Base: uint64(t.base()), Floors: t.seed(rec.Covers), Rules: t.guards.rules.record}
+	t.reportOpenings(g, ask.Openings)
+	answer := &writv1.GuardEnrolled{
+		Lease: guardLease(g), Base: uint64(t.base()), Floors: t.seed(rec.Covers), Rules: t.guards.rules.record,
+		Incarnation: t.guards.quorum.incarnation, Epoch: uint32(t.epoch), Approvers: t.guards.quorum.encoded,
+	}
 	if mutant.On(mutant.GuardNotSeeded) {
 		answer.Base, answer.Floors = 1<<48|1, nil
 	}
@@ -101,12 +105,12 @@ func (t *Table) mayEnrol(m Moment, g *guard, c GuardCall, ask *writv1.GuardEnrol
 		return nil
 	case !g.rec.Out:
 		err := Errorf(ReasonConflict, "guard %q, with other floors, may be admitting still", g.rec.Name)
-		err.Fix = "wait until its guard lease has run out, give this one another name, or attest that the other one is gone: writ guard remove"
+		err.Fix = "wait until its guard lease has run out, give this one another name, or " + t.howToAttest(g)
 		err.RetryAfter = g.lapse.Sub(m.Now)
 		return err
 	case !g.rec.Left && t.guards.rules.opens(g.rec.Covers, g.rec.RulesVersion):
 		err := Errorf(ReasonConflict, "guard %q, with other floors, may go on admitting for ever: a rule lets it, without contact", g.rec.Name)
-		err.Fix = "give this one another name, or attest that the other one is gone: writ guard remove"
+		err.Fix = "give this one another name, or " + t.howToAttest(g)
 		return err
 	}
 	return nil
@@ -177,7 +181,8 @@ func (t *Table) contact(m Moment, intake clock.Instant, g *guard, ask *writv1.Gu
 	}
 	g.counts, g.alarms = ask.Counts, ask.Alarms
 	current := t.guards.rules.record
-	if v := min(ask.RulesVersion, current.GetVersion()); v > g.rec.RulesVersion {
+	// Any other version may be of a history that was undone, and say something else.
+	if v := current.GetVersion(); v == ask.RulesVersion && v > g.rec.RulesVersion {
 		rec := proto.CloneOf(g.rec)
 		rec.RulesVersion = v
 		t.store(g, rec)
@@ -185,8 +190,14 @@ func (t *Table) contact(m Moment, intake clock.Instant, g *guard, ask *writv1.Gu
 	if len(g.rec.Former) > 0 && intake >= g.since.Add(time.Duration(g.rec.SlackMs)*time.Millisecond) {
 		t.dropFormer(m, g)
 	}
-	answer := &writv1.GuardContacted{Lease: guardLease(g)}
-	for _, e := range g.open[:min(len(g.open), maxToldRaises)] {
+	answer := &writv1.GuardContacted{Lease: guardLease(g), Incarnation: t.guards.quorum.incarnation, Epoch: uint32(t.epoch)}
+	if ask.ApproversVersion != t.guards.quorum.version {
+		answer.Approvers = t.guards.quorum.encoded
+	}
+	for e := range g.open.all() {
+		if len(answer.Raises) == maxToldRaises {
+			break
+		}
 		answer.Raises = append(answer.Raises, &writv1.GuardFloor{Resource: string(e.name), Token: uint64(e.raise().token)})
 	}
 	if ask.RulesVersion != current.GetVersion() {
@@ -203,7 +214,7 @@ func (t *Table) dropFormer(m Moment, g *guard) {
 	rec := proto.CloneOf(g.rec)
 	rec.Former = nil
 	t.store(g, rec)
-	for _, e := range slices.Clone(g.open) {
+	for e := range g.open.all() {
 		if !g.covers(e.name) {
 			t.prove(m, g, e, ProofLapsed)
 		}
@@ -217,7 +228,7 @@ func (t *Table) acked(m Moment, g *guard, ask *writv1.GuardAcks) *writv1.GuardRe
 		if g.newest == nil || token > fence.Token(g.newest.Token) {
 			g.newest = &writv1.GuardFloor{Resource: ack.GetResource(), Token: ack.GetToken()}
 		}
-		if e == nil || e.raise() == nil || !slices.Contains(e.raise().awaits, g) {
+		if e == nil || e.raise() == nil || !e.raise().waitsFor(g) {
 			continue
 		}
 		if token < e.raise().token && !mutant.On(mutant.AckOfOlderFloor) {
@@ -273,6 +284,9 @@ func checkEnrol(c GuardCall, ask *writv1.GuardEnrol) *Error {
 		return Invalid("covers", fmt.Sprintf("has %d patterns, stamps %d", len(ask.GetCovers()), len(ask.GetStamps())), fmt.Sprintf("use 1 to %d", MaxGuardCovers))
 	case slack.CheckValid() != nil || slack.AsDuration() < 0 || slack.AsDuration() > MaxGuardSlack:
 		return Invalid("slack", fmt.Sprintf("is %v", slack.AsDuration()), fmt.Sprintf("use 0 to %v", MaxGuardSlack))
+	}
+	if err := checkOpenings(ask.Openings); err != nil {
+		return err
 	}
 	bytes := 0
 	for _, pattern := range slices.Concat(ask.Covers, ask.Stamps) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,12 +42,21 @@ type guardProcess struct {
 func (p *guardProcess) floor(resource string) fence.Token { return max(p.base, p.floors[resource]) }
 
 func (p *guardProcess) closes(resource string) bool {
-	for _, r := range p.rules.GetRules() {
-		if r.Prefix == "" {
-			return r.Isolation == writv1.Isolation_ISOLATION_CLOSE
+	return ruleFor(p.rules, resource).GetIsolation() == writv1.Isolation_ISOLATION_CLOSE
+}
+
+// ruleFor is the rule of a resource, nil if it has none: an exact one, or else the one with the longest prefix.
+func ruleFor(rules *writv1.GuardingRecord, resource string) *writv1.GuardingRule {
+	var best *writv1.GuardingRule
+	for _, r := range rules.GetRules() {
+		switch {
+		case r.Exact && r.Prefix == resource:
+			return r
+		case !r.Exact && strings.HasPrefix(resource, r.Prefix) && len(r.Prefix) >= len(best.GetPrefix()):
+			best = r
 		}
 	}
-	return false
+	return best
 }
 
 // harmless is when nothing below token is admitted, or under way, through p any more; never if that cannot be said.
@@ -162,9 +172,12 @@ func (w *guardWorld) judge(g *lease.Grant) {
 	}
 	w.granted[g.Resource] = g.Token
 	w.grants++
+	if !g.Guarded {
+		return // nobody has promised anything
+	}
 	unproven := map[string]bool{}
 	for _, p := range w.records[g.Resource].Proofs {
-		unproven[p.Guard] = p.How == lease.Unproven
+		unproven[p.Guard] = p.How == lease.Unproven || p.How == lease.ProofAttested
 	}
 	for _, p := range w.processes {
 		if at := p.harmless(string(g.Resource), g.Token); at > w.now && !unproven[p.name] {

@@ -48,9 +48,9 @@ func (t *Table) revive(m Moment, intake clock.Instant, c Caller, ref Ref) {
 	if e.held || e.token != ref.Token || e.how != EndExpired || e.by().Principal != c.Principal || e.by().Instance != c.Instance {
 		return
 	}
-	e.held, e.how, e.deadline = true, NotEnded, intake.Add(e.ttl)
+	e.held, e.how, e.due = true, NotEnded, intake.Add(e.ttl)
 	t.count(e, 1)
-	t.wakeAt(e, e.deadline)
+	t.wakeAt(e, e.due)
 	t.mark(e)
 }
 
@@ -58,13 +58,16 @@ func (t *Table) revive(m Moment, intake clock.Instant, c Caller, ref Ref) {
 // passed is refused and left to the next tick: a renewal of 10,000 late leases must not become 10,000 writes.
 func (t *Table) mine(intake clock.Instant, c Caller, ref Ref) (*entry, *Error) {
 	e := t.entries[ref.Resource]
+	if e != nil && e.tenure() != "" {
+		return nil, t.tenureError(e, e.tenure())
+	}
 	if e == nil || !e.held || e.token != ref.Token {
 		return nil, t.notMine(e, c, ref)
 	}
 	switch {
 	case e.holder.Principal != c.Principal || e.holder.Instance != c.Instance:
 		return nil, notHolder(ref, fmt.Sprintf("is held by %v under that token", e.by()))
-	case e.deadline <= intake:
+	case e.due <= intake:
 		return nil, expiredError(e, "has expired")
 	}
 	return e, nil
@@ -149,6 +152,9 @@ func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
 		return
 	}
 	e := t.entries[c.Resource]
+	if t.refused(r.ID, e) {
+		return
+	}
 	if e != nil {
 		t.settle(m, e, r.Intake)
 	}
@@ -189,7 +195,7 @@ func (t *Table) inspect(m Moment, r Request, c Inspect) {
 			t.refuse(r.ID, err)
 			return
 		}
-		t.reply(r.ID, t.info(m, e))
+		t.reply(r.ID, t.inspected(m, e, c))
 		return
 	}
 	e := t.entries[c.Resource]
@@ -197,15 +203,23 @@ func (t *Table) inspect(m Moment, r Request, c Inspect) {
 		t.refuse(r.ID, &Error{Reason: ReasonNotFound, Resource: c.Resource, Message: fmt.Sprintf("nothing is known of %q", c.Resource)})
 		return
 	}
-	t.reply(r.ID, t.info(m, e))
+	t.reply(r.ID, t.inspected(m, e, c))
+}
+
+func (t *Table) inspected(m Moment, e *entry, c Inspect) Info {
+	i := t.info(m, e)
+	if c.WithCheckpoint {
+		i.Checkpoint = e.checkpoint()
+	}
+	return i
 }
 
 func (t *Table) info(m Moment, e *entry) Info {
 	rec := e.record()
 	i := rec.Info()
 	i.Waiters, i.Awaits = len(e.queue()), e.raise().names()
-	if e.held {
-		i.Remaining = max(e.deadline.Sub(m.Now), time.Duration(0))
+	if e.held && e.tenure() == "" {
+		i.Remaining = max(e.due.Sub(m.Now), time.Duration(0))
 	}
 	return i
 }

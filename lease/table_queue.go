@@ -142,7 +142,7 @@ func (t *Table) leave(w *waiter) {
 
 // promote gives a free resource to the first in the queue.
 func (t *Table) promote(m Moment, e *entry) {
-	for i := 0; i < len(e.queue()) && !e.held && e.notBefore <= m.Now && !t.full(int(e.rule)) && t.fenced(m, e); {
+	for i := 0; i < len(e.queue()) && !e.held && e.due <= m.Now && !t.full(int(e.rule)) && t.fenced(m, e); {
 		w := e.queue()[i]
 		switch {
 		case w.call == 0 && w.keepUntil <= m.Now:
@@ -169,6 +169,9 @@ func (t *Table) cancelAcquire(m Moment, r Request, c CancelAcquire) {
 		return
 	}
 	e := t.entries[c.Resource]
+	if t.refused(r.ID, e) {
+		return
+	}
 	if e == nil {
 		e = t.newEntry(m, c.Resource, t.config.Policy.ruleFor(c.Resource))
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease/clock"
 )
@@ -27,7 +28,19 @@ import (
 //	release NAME@TOKEN WHO
 //	checkpoint NAME@TOKEN WHO DATA [sequence=N]
 //	force NAME[@TOKEN] WHO [now]
-//	inspect NAME[@TOKEN] WHO
+//	inspect NAME[@TOKEN] WHO [checkpoint]
+//	guard NAME COVERS|leave|contact         a guard enrols, which covers NAME or PREFIX*; leaves; makes contact
+//	ack GUARD NAME@TOKEN                    the guard has proved itself
+//	unguard GUARD                           somebody answers for it
+//	rule PREFIX close|open|none             how resources are guarded; "" is the prefix of all
+//	claim NAME GROUP                        the resource becomes the tenure of a group
+//	fence NAME
+//	attest NAME GUARD
+//	answer GUARD SESSION                    people answer for a guard that is gone, outside of promotions
+//	covering GUARD
+//	promote NAME REGION                     the tenure is granted
+//	drop NAME
+//	tenure NAME
 //	advance D                               the coordinator does what is due as it becomes due
 //	stall D                                 the coordinator does nothing for a while
 //	takeover [epoch]                        another coordinator loads what was stored
@@ -45,7 +58,8 @@ func TestTableScenarios(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &tableDriver{t: t, epoch: 1, now: tableOrigin, stored: map[Resource][]byte{}, kept: map[Resource][]byte{}, calls: map[CallID]string{}}
+			d := &tableDriver{t: t, epoch: 1, now: tableOrigin, stored: map[Resource][]byte{}, kept: map[Resource][]byte{}, calls: map[CallID]string{},
+				guards: map[string]*writv1.GuardRecord{}}
 			got := runScenario(string(text), d.command)
 			if *rewriteScenarios {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -69,6 +83,8 @@ type tableDriver struct {
 	now    clock.Instant
 	stored map[Resource][]byte
 	kept   map[Resource][]byte
+	guards map[string]*writv1.GuardRecord
+	rules  *writv1.GuardingRecord
 	calls  map[CallID]string // who waits for an answer
 	last   CallID
 	out    strings.Builder
@@ -114,6 +130,8 @@ func (d *tableDriver) command(name string, words []string) string {
 				d.step(Gone{ID: id})
 			}
 		}
+	case "claim", "fence", "attest", "answer", "covering", "promote", "drop", "tenure":
+		d.tenure(name, plain)
 	default:
 		who, c := d.request(name, plain, options)
 		d.last++
@@ -161,7 +179,11 @@ func (d *tableDriver) request(name string, plain []string, options map[string]st
 	case "force":
 		return plain[1], ForceRelease{Caller: d.caller(plain[1]), Ref: d.ref(plain[0]), Now: slices.Contains(plain, "now")}
 	case "inspect":
-		return plain[1], Inspect{Caller: d.caller(plain[1]), Ref: d.ref(plain[0])}
+		return plain[1], Inspect{
+			Caller: d.caller(plain[1]), Ref: d.ref(plain[0]), WithCheckpoint: slices.Contains(plain, "checkpoint"),
+		}
+	case "guard", "ack", "unguard", "rule":
+		return d.guarding(name, plain)
 	}
 	d.t.Fatalf("unknown command %q", name)
 	return "", nil
@@ -179,6 +201,14 @@ func (d *tableDriver) step(ev TableEvent) {
 		delete(d.calls, r.ID)
 		texts = append(texts, fmt.Sprintf("%s: %s\n", who, d.tell(r)))
 	}
+	d.store()
+	for _, text := range texts {
+		d.out.WriteString(text)
+	}
+}
+
+// store prints what a commit would have stored.
+func (d *tableDriver) store() {
 	d.table.Dirty(func(c Change) {
 		if c.CheckpointChanged {
 			d.kept[c.Resource] = slices.Clone(c.Checkpoint)
@@ -193,9 +223,7 @@ func (d *tableDriver) step(ev TableEvent) {
 		d.stored[c.Resource] = stored
 		fmt.Fprintf(&d.out, "stored %s: %s\n", c.Resource, d.record(c))
 	})
-	for _, text := range texts {
-		d.out.WriteString(text)
-	}
+	d.storeGuards()
 }
 
 func (d *tableDriver) record(c Change) string {
@@ -210,6 +238,12 @@ func (d *tableDriver) record(c Change) string {
 	}
 	if n := len(r.Outcomes); n > 0 {
 		s += fmt.Sprintf("; remembers %d, last %s/%s: %v", n, r.Outcomes[n-1].Principal, r.Outcomes[n-1].RequestID, r.Outcomes[n-1].End)
+	}
+	if r.TenureGroup != "" {
+		s += "; tenure of " + r.TenureGroup
+	}
+	if r.Fencing != 0 {
+		s += fmt.Sprintf("; fencing to %v", r.Fencing)
 	}
 	if c.CheckpointChanged {
 		s += fmt.Sprintf("; checkpoint %q", c.Checkpoint)
@@ -252,7 +286,11 @@ func (d *tableDriver) tell(r Reply) string {
 		if v.State != Free {
 			s += fmt.Sprintf(", %v held by %v for another %v", v.Token, v.Holder, v.Remaining)
 		}
-		return fmt.Sprintf("%s, %d waiting", s, v.Waiters)
+		s = fmt.Sprintf("%s, %d waiting", s, v.Waiters)
+		if v.Checkpoint != nil {
+			s += fmt.Sprintf(", checkpoint %q", v.Checkpoint)
+		}
+		return s
 	}
 	return "done"
 }
@@ -304,6 +342,7 @@ func (d *tableDriver) takeover(epoch bool) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
+	d.loadGuards()
 	for _, name := range names {
 		var rec Record
 		d.check(rec.UnmarshalBinary(d.stored[name]))

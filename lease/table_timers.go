@@ -116,20 +116,24 @@ func (t *Table) wakeAt(e *entry, at clock.Instant) {
 
 // wakeFree sets the next look at a free resource: for whoever waits out the lock delay, or to forget it.
 func (t *Table) wakeFree(e *entry) {
+	if e.tenure() != "" {
+		return // it is never forgotten
+	}
 	if len(e.queue()) > 0 {
-		t.wakeAt(e, e.notBefore)
+		t.wakeAt(e, e.due)
 	} else if !e.hasCheckpoint {
 		t.wakeAt(e, t.forgetAt(e))
 	}
 }
 
 func (t *Table) forgetAt(e *entry) clock.Instant {
-	return max(e.freedAt.Add(t.config.Retention), e.notBefore)
+	return max(e.freedAt.Add(t.config.Retention), e.due)
 }
 
 func (t *Table) tick(m Moment, limit Tick) {
 	// Whoever waits takes a token from whatever ends.
-	for t.timers.next() <= m.Now && t.dirtyWrites < limit.MaxWrites && t.dirtyBytes < limit.MaxBytes && t.TokensLeft() > 0 {
+	for t.timers.next() <= m.Now && t.dirtyWrites+len(t.effects.Notes) < limit.MaxWrites &&
+		t.dirtyBytes+t.noteBytes < limit.MaxBytes && t.TokensLeft() > 0 {
 		switch of := t.timers.pop().(type) {
 		case *waiter:
 			t.waiterDue(m, of)
@@ -159,14 +163,15 @@ func (t *Table) entryDue(m Moment, e *entry) {
 	case e.ended:
 		t.mark(e)
 		t.wakeFree(e)
-	case e.held && e.deadline <= m.Now:
+	case e.tenure() != "":
+	case e.held && e.due <= m.Now:
 		t.expire(m, e)
 	case e.held:
-		t.wakeAt(e, e.deadline)
-	case len(e.queue()) > 0 && e.notBefore <= m.Now:
+		t.wakeAt(e, e.due)
+	case len(e.queue()) > 0 && e.due <= m.Now:
 		t.promote(m, e)
 	case len(e.queue()) > 0:
-		t.wakeAt(e, e.notBefore)
+		t.wakeAt(e, e.due)
 	case e.hasCheckpoint || e.gone:
 	case t.forgetAt(e) <= m.Now:
 		t.forget(e)

@@ -61,6 +61,7 @@ var wireTable = [...]wireRow{
 	{ReasonNotGuarded, codes.FailedPrecondition, http.StatusPreconditionFailed, ExitRefused},
 	{ReasonConflict, codes.Aborted, http.StatusConflict, ExitRefused},
 	{ReasonFencing, codes.Unavailable, http.StatusServiceUnavailable, ExitPending},
+	{ReasonPending, codes.FailedPrecondition, http.StatusPreconditionFailed, ExitPending},
 	{ReasonInternal, codes.Internal, http.StatusInternalServerError, ExitError},
 }
 

@@ -174,6 +174,9 @@ func InfoToProto(i *Info) *writv1.Lease {
 		Revision:  i.Revision,
 		Fencing:   uint64(i.Fencing),
 		Awaits:    i.Awaits,
+
+		TenureGroup: i.TenureGroup,
+		Checkpoint:  i.Checkpoint,
 	}
 	for _, p := range i.Proofs {
 		l.Proofs = append(l.Proofs, &writv1.LeaseProof{Guard: p.Guard, How: p.How.String()})
@@ -212,6 +215,9 @@ func InfoFromProto(l *writv1.Lease) Info {
 		Fencing:   wireTokenFromProto(l.GetFencing()),
 		Proofs:    proofs,
 		Awaits:    l.GetAwaits(),
+
+		TenureGroup: l.GetTenureGroup(),
+		Checkpoint:  l.GetCheckpoint(),
 	}
 }
 

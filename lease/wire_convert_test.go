@@ -98,6 +98,8 @@ func TestInfoRoundTrips(t *testing.T) {
 			Remaining: drawDuration(t, 0),
 			Waiters:   rapid.IntRange(0, 1<<31-1).Draw(t, "waiters"),
 			Revision:  rapid.Int64().Draw(t, "revision"),
+
+			Checkpoint: rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "checkpoint"),
 		}
 		if got := lease.InfoFromProto(lease.InfoToProto(&sent)); !reflect.DeepEqual(got, sent) {
 			t.Fatalf("sent %+v\n got %+v", sent, got)

@@ -45,6 +45,7 @@ var wireTable = []struct {
 	{lease.ReasonNotGuarded, codes.FailedPrecondition, 412, 2},
 	{lease.ReasonConflict, codes.Aborted, 409, 2},
 	{lease.ReasonFencing, codes.Unavailable, 503, 6},
+	{lease.ReasonPending, codes.FailedPrecondition, 412, 6},
 	{lease.ReasonInternal, codes.Internal, 500, 1},
 }
 

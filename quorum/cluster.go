@@ -68,6 +68,12 @@ func (s *Service) Status() Status {
 		Coordinator: coordinator.Name, Term: r.termRev, Nodes: s.Nodes(), Revision: r.revision,
 		DBBytes: p.DBBytes, QuotaBytes: s.softQuota(), Leases: held,
 	}
+	if p.Leader == 0 { // whoever claimed last decides nothing: no majority hears it
+		st.Coordinator = ""
+		for i := range st.Nodes {
+			st.Nodes[i].Coordinator = false
+		}
+	}
 	if until != clock.Never {
 		st.RecoveringFor = max(until.Sub(s.clock.Now()), 0)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
@@ -25,18 +26,28 @@ type Config struct {
 	Policy   lease.Policy
 	// Retention is how long records of free resources are kept; 0: the table's default.
 	Retention time.Duration
+	// Approvers is the set that a quorum without one begins with: who may approve promotions. Later it changes only as its
+	// own rule says. Nil: nobody may approve anything, until there is a set.
+	Approvers *writv1.ApproverSet
 	// GuardLease is for how long a guard may go on admitting after its last contact, lease.MinGuardLease to MaxGuardLease; 0:
 	// lease.DefaultGuardLease.
 	GuardLease time.Duration
 	// TokenBlock is how many tokens are reserved at a time, 8,192 to 16,777,216; 0: the engine's default. A takeover skips
 	// what is left of a block.
 	TokenBlock uint64
+	// SignHeads is how often the node signs the newest record of the audit log, if there are new ones, MinSignHeads to
+	// MaxSignHeads; 0: DefaultSignHeads.
+	SignHeads time.Duration
 	// PreferredRegions lists where the coordinator should be, best first; empty: anywhere.
 	PreferredRegions []string
 	// QuotaBytes is the store's hard quota; at 80 % of it, new resources are refused.
 	QuotaBytes int64
 	// KeepRevisions is how much history a watch can resume over. Default 200,000.
 	KeepRevisions int64
+
+	// Regions is told each record of a failover group or a promotion, in order, as this node's view takes it in. It must not
+	// block, and not call the service. Nil: nobody is told.
+	Regions func(proto.Message)
 
 	// Witness is what this node remembered at start, never nil; SaveWitness makes a newer one durable.
 	Witness     *writv1.WitnessRecord
@@ -53,9 +64,17 @@ const (
 	maxTokenBlock = 1 << 24
 )
 
-// Signer signs writs and shows the public keys that verify them.
+// Bounds of SignHeads: what is younger than that is covered by no signed head.
+const (
+	MinSignHeads     = time.Second
+	DefaultSignHeads = time.Minute
+	MaxSignHeads     = time.Hour
+)
+
+// Signer signs writs and heads of the audit log, and shows the public keys that verify them.
 type Signer interface {
 	Sign(fence.Writ) (string, error)
+	SignStatement(typ string, payload []byte) (string, error)
 	Keys() fence.KeySet
 }
 
@@ -77,6 +96,12 @@ func (c *Config) Validate() error {
 	}
 	if c.GuardLease != 0 && (c.GuardLease < lease.MinGuardLease || c.GuardLease > lease.MaxGuardLease) {
 		return lease.Invalid("guard_lease", fmt.Sprintf("is %v", c.GuardLease), fmt.Sprintf("use %v to %v", lease.MinGuardLease, lease.MaxGuardLease))
+	}
+	if c.SignHeads == 0 {
+		c.SignHeads = DefaultSignHeads
+	}
+	if c.SignHeads < MinSignHeads || c.SignHeads > MaxSignHeads {
+		return lease.Invalid("sign_heads", fmt.Sprintf("is %v", c.SignHeads), fmt.Sprintf("use %v to %v", MinSignHeads, MaxSignHeads))
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System()

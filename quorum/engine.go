@@ -10,6 +10,7 @@ import (
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/region"
 	"github.com/writ-io/writ/sim/mutant"
 )
 
@@ -27,6 +28,7 @@ type Engine struct {
 	retryAt  clock.Instant
 	identity *writv1.IdentityRecord
 	table    *lease.Table
+	machine  *region.Machine // beside the table, always
 	members  []MemberInfo
 	nodes    []*writv1.NodeRecord
 	own      *writv1.WitnessRecord
@@ -63,6 +65,8 @@ type EngineConfig struct {
 	Node    string
 	Cluster string
 	Table   lease.TableConfig
+	// Approvers is the set that a quorum without one begins with; nil: none.
+	Approvers *writv1.ApproverSet
 	// TokenBlock is how many sequences are reserved at a time.
 	TokenBlock uint64
 	// RetryClaim is how long to wait after a failed claim.
@@ -124,6 +128,7 @@ type Loaded struct {
 	Checkpoints map[lease.Resource][]byte
 	Guards      []*writv1.GuardRecord
 	Guarding    *writv1.GuardingRecord
+	Region      region.State
 	Nodes       []*writv1.NodeRecord
 	Members     []MemberInfo
 	Own         *writv1.WitnessRecord
@@ -133,7 +138,7 @@ type Loaded struct {
 // guarded says whether the state has guards, or rules for them.
 func (l *Loaded) guarded() bool { return len(l.Guards) > 0 || len(l.Guarding.GetRules()) > 0 }
 
-// Submit is a request. Command is a lease.Command or one of BeginMemberChange, EndMemberChange.
+// Submit is a request. Command is a lease.Command, a region.Command, or one of BeginMemberChange, EndMemberChange.
 type Submit struct {
 	ID      lease.CallID
 	Intake  clock.Instant
@@ -318,7 +323,7 @@ func (e *Engine) wake() clock.Instant {
 	case e.role == Serving && e.round == nil && e.gather.holds(e.now, len(e.queue)):
 		return e.gather.until
 	case e.role == Serving && e.round == nil:
-		return e.table.NextDue()
+		return e.nextDue()
 	}
 	return clock.Never
 }
@@ -366,7 +371,7 @@ func (e *Engine) becomeFollower(m lease.Moment, retryAt clock.Instant) {
 	if e.role != Follower {
 		e.effects.DropAll = true
 	}
-	e.role, e.term, e.round, e.table, e.identity = Follower, 0, nil, nil, nil
+	e.role, e.term, e.round, e.table, e.machine, e.identity = Follower, 0, nil, nil, nil, nil
 	e.queue, e.left, e.extra, e.extraBytes, e.dirtyID, e.reserved, e.unsent = nil, nil, nil, 0, false, 0, false
 	e.state, e.doubt, e.gather, e.contradiction = Loaded{}, false, gather{}, nil
 	e.waitUntil, e.waitFor = clock.Never, ""

@@ -98,7 +98,7 @@ func TestAGuardedGrantRestsOnCommittedProof(t *testing.T) {
 	for _, r := range d.audited() {
 		actions = append(actions, r.Action)
 	}
-	if got := strings.Join(actions, " "); got != "guard.rule guard.enrol guard.lapse" {
+	if got := strings.Join(actions, " "); got != "guard.rule guard.enrol grant end guard.lapse grant" {
 		t.Errorf("audited %s", got)
 	}
 }
@@ -143,9 +143,8 @@ func TestForcedNowNeedsGuards(t *testing.T) {
 	if grant, _ := d.replies[ids[0]].Value.(*lease.Grant); grant == nil {
 		t.Fatalf("answered %+v, want a grant", d.replies[ids[0]])
 	}
-	records := d.audited()
-	if last := records[len(records)-1]; last.Action != "lease.force-release" || last.Detail["exception"] == "" {
-		t.Errorf("audited %+v, want the exception to S4", last)
+	if forced := d.audited()[4]; forced.Action != "lease.force-release" || forced.Detail["exception"] == "" {
+		t.Errorf("audited %+v, want the exception to S4", forced)
 	}
 }
 

@@ -66,6 +66,7 @@ func (e *Engine) becomeReserving(m lease.Moment, finished *writv1.Recovery) {
 		rec := e.state.Leases[i]
 		e.table.Load(m, rec, e.state.Checkpoints[rec.Resource])
 	}
+	e.loadRegion(m, e.state.Region)
 	e.state = Loaded{}
 	first := e.identity.Ceiling + 1
 	e.identity.Ceiling += e.config.TokenBlock
@@ -202,7 +203,7 @@ func (e *Engine) recover(m lease.Moment) {
 		e.dropLeft()
 		var replies []lease.Reply
 		for _, s := range e.queue {
-			if isLeaseCommand(s.Command) { // it came while this was not known to be a recovery
+			if isClients(s.Command) { // it came while this was not known to be a recovery
 				e.refuse(s.ID, e.recoveringError())
 				continue
 			}
@@ -396,6 +397,8 @@ func (e *Engine) changeMembers(m lease.Moment, s Submit) lease.Reply {
 		if c.Removed != "" {
 			e.add(Write{Key: NodeKey(c.Removed)})
 		}
+	case PruneAudit:
+		return e.pruneAudit(m, s.ID, c)
 	default:
 		return lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonInternal, "unknown command %T", s.Command)}
 	}

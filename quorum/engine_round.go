@@ -13,6 +13,7 @@ import (
 	"github.com/writ-io/writ/audit"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/region"
 	"github.com/writ-io/writ/sim/mutant"
 )
 
@@ -36,7 +37,7 @@ func (e *Engine) submit(s Submit) {
 	switch {
 	case e.role == Follower:
 		e.refuse(s.ID, lease.Errorf(lease.ReasonNotCoordinator, "node %s does not decide at the moment", e.config.Node))
-	case e.role == Recovering && isLeaseCommand(s.Command):
+	case e.role == Recovering && isClients(s.Command):
 		e.refuse(s.ID, e.recoveringError())
 	case len(e.queue) >= e.config.MaxQueue:
 		e.refuse(s.ID, lease.Errorf(lease.ReasonLimit, "%d requests wait for the coordinator already", len(e.queue)))
@@ -48,9 +49,13 @@ func (e *Engine) submit(s Submit) {
 	}
 }
 
-func isLeaseCommand(command any) bool {
-	_, ok := command.(lease.Command)
-	return ok
+// isClients tells what clients ask for from what the quorum's own operators do.
+func isClients(command any) bool {
+	switch command.(type) {
+	case lease.Command, region.Command:
+		return true
+	}
+	return false
 }
 
 func (e *Engine) recoveringError() *lease.Error {
@@ -67,6 +72,7 @@ func (e *Engine) recoveringError() *lease.Error {
 func (e *Engine) abandoned(m lease.Moment, id lease.CallID) {
 	if e.table != nil {
 		e.table.Step(m, lease.Gone{ID: id})
+		e.regionNotes(m, e.machine.Step(m, region.Gone{ID: id}))
 	}
 	if len(e.queue) == 0 {
 		return
@@ -109,15 +115,12 @@ func (e *Engine) startRound(m lease.Moment) {
 		return
 	}
 	taken, queued := 0, len(e.queue)
-	for taken < len(e.queue) && e.table.DirtyWrites()+len(e.extra) < roundRequested &&
-		e.table.DirtyBytes()+e.extraBytes < roundBytes/2 && e.table.TokensLeft() >= requestTokens {
+	for taken < len(e.queue) && e.dirtyWrites() < roundRequested && e.dirtyBytes() < roundBytes/2 && e.table.TokensLeft() >= requestTokens {
 		replies = e.decide(m, e.queue[taken], replies)
 		taken++
 	}
 	e.queue = append(e.queue[:0], e.queue[taken:]...)
-	due := e.table.Step(m, lease.Tick{MaxWrites: roundWrites - len(e.extra), MaxBytes: roundBytes - e.extraBytes})
-	e.auditNotes(m, due.Notes)
-	replies = append(replies, due.Replies...)
+	replies = e.tick(m, replies)
 	e.reserve()
 	e.send(replies, e.writes())
 	if e.round != nil {
@@ -139,6 +142,9 @@ func (e *Engine) joinConfirm(m lease.Moment) {
 
 // decide steps the table by one request and collects its answers.
 func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease.Reply {
+	if c, ok := s.Command.(region.Command); ok {
+		return e.decideRegion(m, s, c, replies)
+	}
 	command, ok := s.Command.(lease.Command)
 	if !ok {
 		return append(replies, e.changeMembers(m, s))
@@ -156,6 +162,7 @@ func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease
 	case lease.GuardCall:
 		if c.Request.GetEnrol() != nil {
 			e.promiseGuards()
+			out = e.reported(m, out)
 		}
 	}
 	if c, ok := command.(lease.ForceRelease); ok && out[len(out)-1].Err == nil {
@@ -236,7 +243,7 @@ func (e *Engine) writes() []Write {
 	if rules != nil {
 		writes = append(writes, Write{Key: KeyGuarding, Value: marshal(rules)})
 	}
-	return append(writes, e.takeWrites()...)
+	return append(e.regionWrites(writes), e.takeWrites()...)
 }
 
 // takeWrites collects what changed beside the table.

@@ -25,7 +25,15 @@ func (s *Service) herald() {
 		s.saveWitness(func(w *writv1.WitnessRecord) *writv1.WitnessRecord {
 			return NoteIdentity(w, r.identity, r.revision, earlier)
 		})
-		if !s.announce(r) {
+		s.watchAuditHeads(r)
+		if !s.heads.current {
+			// An announcement repeats the head that this node signed last, perhaps before it was restarted.
+			if s.heads.current = s.fresh(s.ctx, Linearizable) == nil; !s.heads.current && !s.pause(s.ctx) {
+				return
+			}
+			continue
+		}
+		if !s.announce(r, s.signAuditHead(r, false)) {
 			if !s.pause(s.ctx) {
 				return
 			}
@@ -92,17 +100,23 @@ func (s *Service) tryWitness(ceiling Witnessed) bool {
 	return saved && holds
 }
 
-// announce tells the quorum what this node is and remembers, if it has not been told so.
-func (s *Service) announce(r roster) bool {
+// nodeRecord is what this node is and remembers.
+func (s *Service) nodeRecord(r roster, head *writv1.AuditHead) *writv1.NodeRecord {
 	jwks, err := s.config.Keys.Keys().MarshalJWKS()
 	if err != nil {
 		s.logger.Error("no public keys to announce", "error", err)
 	}
-	n := &writv1.NodeRecord{
+	return &writv1.NodeRecord{
 		Name: s.config.Name, Region: s.config.Region, ApiAddress: s.config.APIAddress, HttpAddress: s.config.HTTPAddress,
 		PeerUrl: s.config.PeerURL, MemberId: s.member.ID(), Version: s.config.Version, Principal: string(s.config.Principal),
 		Jwks: string(jwks), Witness: s.witnessed(), RecoveryId: r.identity.GetRecovery().GetId(),
+		AuditHead: head,
 	}
+}
+
+// announce tells the quorum what this node is and remembers, if it has not been told so.
+func (s *Service) announce(r roster, head *writv1.AuditHead) bool {
+	n := s.nodeRecord(r, head)
 	if !WorthAnnouncing(r.nodes[s.config.Name], n) {
 		return true
 	}

@@ -158,6 +158,10 @@ func (i *Image) Loaded() (Loaded, error) {
 			failed = out.guarding(e)
 			return failed == nil
 		}
+		if into := out.region(e.Key); into != nil {
+			failed = decodeInto(e, into)
+			return failed == nil
+		}
 		if name, ok := cutKey(e.Key, prefixCheckpoint); ok {
 			out.Checkpoints[lease.Resource(name)] = e.Value
 			return true
@@ -187,6 +191,29 @@ func (l *Loaded) guarding(e Entry) error {
 		l.Guards = append(l.Guards, rec)
 		into = rec
 	}
+	return decodeInto(e, into)
+}
+
+// region makes room for a record of failover groups, if the key is one's; nil: it is not.
+func (l *Loaded) region(key string) proto.Message {
+	switch kind, _, _ := strings.Cut(strings.TrimPrefix(key, Prefix), "/"); Prefix + kind + "/" {
+	case prefixGroup:
+		l.Region.Groups = append(l.Region.Groups, &writv1.Group{})
+		return l.Region.Groups[len(l.Region.Groups)-1]
+	case prefixPromotion:
+		l.Region.Promotions = append(l.Region.Promotions, &writv1.Promotion{})
+		return l.Region.Promotions[len(l.Region.Promotions)-1]
+	case prefixOperation:
+		l.Region.Operations = append(l.Region.Operations, &writv1.Operation{})
+		return l.Region.Operations[len(l.Region.Operations)-1]
+	case KeyApprovers + "/":
+		l.Region.Approvers = &writv1.ApproverSet{}
+		return l.Region.Approvers
+	}
+	return nil
+}
+
+func decodeInto(e Entry, into proto.Message) error {
 	if err := proto.Unmarshal(e.Value, into); err != nil {
 		return fmt.Errorf("%s: %w", e.Key, err)
 	}

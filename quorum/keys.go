@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/region"
 )
 
 // Where everything stands in the replicated store.
@@ -22,12 +23,19 @@ const (
 
 	// KeyGuarding holds the GuardingRecord.
 	KeyGuarding = Prefix + "guarding"
+	// KeyAuditAnchor holds the AuditAnchor, once audit records have been pruned.
+	KeyAuditAnchor = Prefix + "auditanchor"
+	// KeyApprovers holds the ApproverSet.
+	KeyApprovers = Prefix + "approvers"
 
 	prefixLease      = Prefix + "lease/"
 	prefixCheckpoint = Prefix + "checkpoint/"
 	prefixNode       = Prefix + "node/"
 	prefixAudit      = Prefix + "audit/"
 	prefixGuard      = Prefix + "guard/"
+	prefixGroup      = Prefix + "group/"
+	prefixPromotion  = Prefix + "promotion/"
+	prefixOperation  = Prefix + "operation/"
 )
 
 func cutKey(key, prefix string) (string, bool) { return strings.CutPrefix(key, prefix) }
@@ -43,6 +51,21 @@ func NodeKey(name string) string { return prefixNode + name }
 
 // GuardKey is where the record of a guard stands.
 func GuardKey(name string) string { return prefixGuard + name }
+
+// RegionKey is where a record of failover groups stands.
+func RegionKey(kind region.RecordKind, name string) string {
+	switch kind {
+	case region.GroupRecord:
+		return prefixGroup + name
+	case region.PromotionRecord:
+		return prefixPromotion + name
+	case region.OperationRecord:
+		return prefixOperation + name
+	case region.ApproversRecord:
+		return KeyApprovers
+	}
+	panic(fmt.Sprintf("quorum: record of kind %d", kind))
+}
 
 // AuditKey is where an audit record stands: fixed width, so that keys sort by sequence.
 func AuditKey(sequence uint64) string { return fmt.Sprintf("%s%020d", prefixAudit, sequence) }

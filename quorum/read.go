@@ -24,16 +24,19 @@ func (s *Service) fresh(ctx context.Context, c Consistency) error {
 }
 
 // Get reads one resource at any node.
-func (s *Service) Get(ctx context.Context, resource lease.Resource, c Consistency) (lease.Info, error) {
-	if err := s.fresh(ctx, c); err != nil {
+func (s *Service) Get(ctx context.Context, q GetQuery) (lease.Info, error) {
+	if err := s.fresh(ctx, q.Consistency); err != nil {
 		return lease.Info{}, err
 	}
-	e, revision, ok := s.view.get(LeaseKey(resource))
-	if !ok {
-		return lease.Info{}, &lease.Error{Reason: lease.ReasonNotFound, Resource: resource, Message: fmt.Sprintf("nothing is known of %q", resource)}
+	read := s.view.resource(q.Resource)
+	if !read.known {
+		return lease.Info{}, &lease.Error{Reason: lease.ReasonNotFound, Resource: q.Resource, Message: fmt.Sprintf("nothing is known of %q", q.Resource)}
 	}
-	info, err := infoOf(e)
-	info.Revision = revision
+	info, err := infoOf(read.lease)
+	info.Revision = read.revision
+	if q.WithCheckpoint {
+		info.Checkpoint = read.checkpoint
+	}
 	return info, err
 }
 

@@ -47,6 +47,8 @@ type Service struct {
 
 	witnessMu sync.Mutex
 	witness   *writv1.WitnessRecord
+
+	heads auditHeads
 }
 
 // submission is commands that were handed over together. Those that are answered together are delivered together.
@@ -81,9 +83,11 @@ func Start(config Config, member Member) (*Service, error) {
 	s.engine = NewEngine(EngineConfig{
 		Node: config.Name, Cluster: config.Cluster, TokenBlock: config.TokenBlock,
 		Table:      lease.TableConfig{Policy: config.Policy, Retention: config.Retention, GuardLease: config.GuardLease},
+		Approvers:  config.Approvers,
 		RetryClaim: max(config.Election/10, 10*time.Millisecond),
 	})
 	s.view = newView(member, config.Logger.Named("view"))
+	s.view.regions = config.Regions
 	s.own(func() { s.view.run(ctx, s.pause) })
 	s.own(s.loop)
 	s.own(s.work)
@@ -118,6 +122,7 @@ func (s *Service) Close() {
 	s.withEngine(func() { s.over = true })
 	s.cancel()
 	s.wg.Wait()
+	s.signLastAuditHead()
 	s.mu.Lock()
 	s.stopped = true
 	s.inbox = nil

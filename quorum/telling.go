@@ -11,6 +11,7 @@ import (
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/region"
 	"github.com/writ-io/writ/sim/mutant"
 )
 
@@ -108,7 +109,7 @@ func TellState(image *Image, prefix string, resync bool, deliver func(WatchEvent
 		if info, failed = infoOf(e); failed == nil {
 			info.Revision = e.Revision
 			// A stream cut here has not told the whole state: only WatchSynced carries a token.
-			failed = deliver(WatchEvent{Kind: WatchState, Lease: info})
+			failed = deliver(WatchEvent{Kind: WatchState, Lease: info, Traceparent: raisedBy(info, image.ascendGroup)})
 		}
 		return failed == nil
 	})
@@ -140,13 +141,45 @@ func Tell(c Change, prefix string, r Resume) (events []WatchEvent, err error) {
 			if err != nil {
 				return events, err
 			}
-			ev = WatchEvent{Kind: WatchChanged, Lease: info}
+			ev = WatchEvent{Kind: WatchChanged, Lease: info, Traceparent: raisedBy(info, c.ascendGroup)}
 		}
 		ev.Lease.Revision = c.Revision
 		ev.Resume = Resume{Incarnation: r.Incarnation, Revision: c.Revision, Told: (i + 1) % len(c.Entries)}.String()
 		events = append(events, ev)
 	}
 	return events, nil
+}
+
+// raisedBy is the trace context of the promotion that raises the guards of a tenure; empty if there is none. ascend calls its
+// function for the promotions of a group.
+func raisedBy(info lease.Info, ascend func(group string, f func(Entry) bool)) (traceparent string) {
+	if info.TenureGroup == "" || info.State != lease.Fencing {
+		return ""
+	}
+	ascend(info.TenureGroup, func(e Entry) bool {
+		var p writv1.Promotion
+		// One that cannot be read is told of by the view.
+		if proto.Unmarshal(e.Value, &p) == nil && p.Group == info.TenureGroup && !region.PromotionEnded(p.State) && p.Token == uint64(info.Fencing) {
+			traceparent = region.PresentSpan(&p)
+		}
+		return traceparent == ""
+	})
+	return traceparent
+}
+
+// ascendGroup calls f for what a change says of the promotions of a group, until f answers false.
+func (c Change) ascendGroup(group string, f func(Entry) bool) {
+	for _, e := range c.Entries {
+		if strings.HasPrefix(e.Key, prefixPromotion+group+"-") && e.Value != nil && !f(e) {
+			return
+		}
+	}
+}
+
+// ascendGroup calls f for the promotions of a group, until f answers false.
+func (i *Image) ascendGroup(group string, f func(Entry) bool) {
+	of := prefixPromotion + group + "-"
+	i.Ascend(of, func(e Entry) bool { return strings.HasPrefix(e.Key, of) && f(e) })
 }
 
 func incarnationOf(e Entry) string {

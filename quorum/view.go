@@ -3,10 +3,12 @@ package quorum
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
@@ -17,6 +19,8 @@ import (
 type view struct {
 	store  Store
 	logger hclog.Logger
+	// regions is told records of groups and promotions; nil: nobody.
+	regions func(proto.Message)
 
 	mu       sync.Mutex
 	image    *Image
@@ -56,6 +60,7 @@ func (v *view) reset(entries []Entry, revision int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.image.Reset(entries, revision) {
+		v.tellRegionsLocked(entries)
 		v.tellLocked(true)
 	}
 }
@@ -64,7 +69,33 @@ func (v *view) apply(c Change) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if before := v.image.Revision(); c.Revision > before {
+		v.tellRegionsLocked(c.Entries)
 		v.tellLocked(v.image.Apply(c))
+	}
+}
+
+// tellRegionsLocked passes records of groups and promotions on. Caller holds mu.
+func (v *view) tellRegionsLocked(entries []Entry) {
+	if v.regions == nil {
+		return
+	}
+	for _, e := range entries {
+		var into proto.Message
+		switch {
+		case e.Value == nil:
+			continue
+		case strings.HasPrefix(e.Key, prefixGroup):
+			into = &writv1.Group{}
+		case strings.HasPrefix(e.Key, prefixPromotion):
+			into = &writv1.Promotion{}
+		default:
+			continue
+		}
+		if err := decodeInto(e, into); err != nil {
+			v.logger.Error("unreadable record", "error", err)
+			continue
+		}
+		v.regions(into)
 	}
 }
 
@@ -128,11 +159,20 @@ func (v *view) snapshot() *Image {
 	return v.image.Clone()
 }
 
-func (v *view) get(key string) (Entry, int64, bool) {
+// resourceRead is a resource's record and checkpoint, both at revision.
+type resourceRead struct {
+	lease      Entry
+	checkpoint []byte
+	known      bool
+	revision   int64
+}
+
+func (v *view) resource(name lease.Resource) resourceRead {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e, ok := v.image.Get(key)
-	return e, v.image.Revision(), ok
+	e, known := v.image.Get(LeaseKey(name))
+	checkpoint, _ := v.image.Get(CheckpointKey(name))
+	return resourceRead{lease: e, checkpoint: checkpoint.Value, known: known, revision: v.image.Revision()}
 }
 
 // roster is what the nodes have said about themselves and who decides.

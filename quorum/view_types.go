@@ -18,6 +18,14 @@ const (
 	Local
 )
 
+// GetQuery asks for one resource.
+type GetQuery struct {
+	Resource    lease.Resource
+	Consistency Consistency
+	// WithCheckpoint answers the checkpoint too, as of the revision that is answered.
+	WithCheckpoint bool
+}
+
 // ListQuery asks for one page of resources in name order.
 type ListQuery struct {
 	Prefix      string
@@ -52,6 +60,8 @@ type WatchEvent struct {
 	Kind   WatchKind
 	Lease  lease.Info
 	Resume string // token to continue after this event, at any node
+	// Traceparent is the W3C trace context of the promotion that raises the guards of a tenure; empty: of none.
+	Traceparent string
 }
 
 // Node is what the quorum knows of one of its nodes.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -28,12 +29,28 @@ type client struct {
 	keeper    *lease.Keeper
 	dog       clock.Watchdog
 	alarm     *world.Alarm
-	holds     map[lease.KeeperID]*task
+	holds     map[lease.KeeperID]tenant
 	tasks     []*task
 	lastID    lease.KeeperID
 	requests  int
 	resumedAt time.Duration // when the process went on last
+	appends   bool          // many write what it writes
 	written   uint64        // numbers what is sent to the storage
+}
+
+// tenant is who works under a lease that a client's keeper keeps.
+type tenant interface {
+	// believe takes in until when the lease may be believed; 0: not now.
+	believe(until clock.Instant)
+	// believes is what believe was told last.
+	believes() clock.Instant
+	// vouched takes in that a renewal which was sent then has succeeded.
+	vouched(sent clock.Instant)
+	lost(l lease.KeeperLoss)
+	// contended takes in that a request of higher priority waits.
+	contended()
+	// disbelieve tells the judge that the process stands still, or is gone.
+	disbelieve()
 }
 
 func newClient(r *run, spec plan.Client) *client {
@@ -61,14 +78,14 @@ func (c *client) start() {
 	if err != nil {
 		panic(err)
 	}
-	c.keeper, c.dog, c.holds, c.tasks = keeper, clock.Watchdog{}, make(map[lease.KeeperID]*task), nil
+	c.keeper, c.dog, c.holds, c.tasks = keeper, clock.Watchdog{}, make(map[lease.KeeperID]tenant), nil
 	c.alarm = c.process.NewAlarm(func() { c.step(lease.KeeperTick{}) })
 	c.resumedAt = c.run.world.Now()
 	if c.spec.All {
 		for _, name := range c.spec.Resources {
 			c.addTask(name)
 		}
-	} else {
+	} else if len(c.spec.Resources) > 0 {
 		c.addTask(c.spec.Resources...)
 	}
 }
@@ -98,10 +115,19 @@ func (c *client) crash() {
 // disbelieve tells the judge that the process stands still or is gone, and acts on no belief meanwhile.
 func (c *client) disbelieve() {
 	for _, t := range c.tasks {
-		if t.token != 0 {
-			c.run.judge.Believes(c.spec.Name, t.resource, t.token, 0)
-			c.run.story.belief(c.process, t.resource, t.token, 0)
+		t.disbelieve()
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.holds)) {
+		if _, ok := c.holds[id].(*task); !ok {
+			c.holds[id].disbelieve()
 		}
+	}
+}
+
+func (t *task) disbelieve() {
+	if c := t.client; t.token != 0 {
+		c.run.judge.Believes(c.spec.Name, t.resource, t.token, 0)
+		c.run.story.belief(c.process, t.resource, t.token, 0)
 	}
 }
 
@@ -153,8 +179,7 @@ func (c *client) apply(e lease.KeeperEffects) {
 	c.alarm.Set(wake)
 	for _, id := range contended {
 		if t := c.holds[id]; t != nil {
-			c.run.mark(MarkContended)
-			t.finish()
+			t.contended()
 		}
 	}
 }
@@ -186,12 +211,22 @@ func (c *client) renew(r lease.Renewal) {
 		}
 		outcome, _ := reply.Value.(lease.RenewOutcome)
 		for _, t := range c.holds {
-			if left := t.until.Sub(c.process.Clock.Now()); left > 0 && left < c.spec.TTL/10 && len(outcome.Failures) == 0 {
+			if left := t.believes().Sub(c.process.Clock.Now()); left > 0 && left < c.spec.TTL/10 && len(outcome.Failures) == 0 {
 				c.run.marks[MarkLastMomentRenewal]++
 			}
 		}
+		c.vouch(r, outcome)
 		c.step(lease.KeeperRenewed{Renewal: r, Outcome: outcome})
 	})
+}
+
+// vouch tells tenants that the quorum has renewed their leases.
+func (c *client) vouch(r lease.Renewal, outcome lease.RenewOutcome) {
+	for i := range r.Len() {
+		if t := c.holds[r.ID(i)]; t != nil && !slices.ContainsFunc(outcome.Failures, func(f lease.RenewFailure) bool { return f.Index == i }) {
+			t.vouched(r.SentAt)
+		}
+	}
 }
 
 // call sends a command to a node and waits for its answer, up to limit; then ok is false.
@@ -240,6 +275,16 @@ func (t *task) believe(until clock.Instant) {
 	}
 	c.run.judge.Believes(c.spec.Name, t.resource, t.token, at)
 	c.run.story.belief(c.process, t.resource, t.token, at)
+}
+
+func (t *task) believes() clock.Instant { return t.until }
+
+// vouched changes nothing: what a task believes is what its keeper says.
+func (t *task) vouched(clock.Instant) {}
+
+func (t *task) contended() {
+	t.client.run.mark(MarkContended)
+	t.finish()
 }
 
 // lost ends the work under a lease.

@@ -70,6 +70,15 @@ func (r *run) processes() []*world.Process {
 	for _, g := range r.guards {
 		all = append(all, g.process)
 	}
+	for _, a := range r.agents {
+		all = append(all, a.process)
+	}
+	for _, w := range r.writers {
+		all = append(all, w.process())
+	}
+	for _, s := range r.services {
+		all = append(all, s.process())
+	}
 	return all
 }
 
@@ -86,6 +95,22 @@ func (r *run) holder() *world.Process {
 		if c.process.Up() && len(c.holds) > 0 {
 			return c.process
 		}
+	}
+	for _, s := range r.services {
+		if s.process().Up() && len(s.client.holds) > 0 {
+			return s.process()
+		}
+	}
+	return nil
+}
+
+// holderOf is who keeps the leases of an actor; nil if it has none.
+func holderOf(who actor) *client {
+	switch who := who.(type) {
+	case *client:
+		return who
+	case *service:
+		return who.client
 	}
 	return nil
 }
@@ -110,6 +135,21 @@ func (r *run) actor(p *world.Process) actor {
 	for _, g := range r.guards {
 		if g.process == p {
 			return g
+		}
+	}
+	for _, a := range r.agents {
+		if a.process == p {
+			return a
+		}
+	}
+	for _, w := range r.writers {
+		if w.process() == p {
+			return w
+		}
+	}
+	for _, s := range r.services {
+		if s.process() == p {
+			return s
 		}
 	}
 	return nil
@@ -269,7 +309,7 @@ func (r *run) harm(f plan.Fault, p *world.Process) (end func()) {
 	p.Pause()
 	ended := r.story.band([]*world.Process{p}, trace.BandPaused, f.String())
 	life := p.Life()
-	c, _ := who.(*client)
+	c := holderOf(who)
 	if f.Kind == plan.Freeze && c != nil {
 		c.disbelieve() // it stands still, and will look at its clocks before it believes again
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/sim/plan"
 	"github.com/writ-io/writ/sim/world"
@@ -49,11 +50,42 @@ func (r *run) operate(f plan.Fault, a []*world.Process) (end func()) {
 		for _, prefix := range f.A {
 			r.oper.turn(prefix, f.Kind == plan.Open)
 		}
-	case plan.Stop, plan.Attest:
+	case plan.Protect, plan.Unprotect:
+		for _, prefix := range f.A {
+			r.oper.shield(prefix, f.Kind == plan.Protect)
+		}
+	case plan.Switchover, plan.Failover:
+		mode := writv1.PromotionMode_PROMOTION_MODE_SWITCHOVER
+		if f.Kind == plan.Failover {
+			mode = writv1.PromotionMode_PROMOTION_MODE_FAILOVER
+		}
+		for _, name := range f.A {
+			r.console.wants[name] = append(r.console.wants[name], mode)
+		}
+	case plan.Abort:
+		for _, name := range f.A {
+			r.console.aborts[name] = true
+		}
+	case plan.Ambush:
+		r.failovers.ambushes = append(r.failovers.ambushes, &ambush{f.A, f.For})
+	case plan.Ill, plan.BadHooks:
+		return r.each(a, func(p *world.Process) func() { return r.worsen(f.Kind, p) })
+	case plan.Stop, plan.Attest, plan.Forge, plan.Probe:
 		for _, p := range a {
 			if g, ok := r.actor(p).(*guard); ok {
-				r.retire(f, g, what)
+				r.operateGuards(f, g)
 			}
+		}
+	case plan.Deploy:
+		return r.each(a, func(p *world.Process) func() {
+			if s, ok := r.actor(p).(*service); ok {
+				return s.deploy()
+			}
+			return nil
+		})
+	case plan.Suspend, plan.Resume, plan.Trigger:
+		for _, name := range f.A {
+			r.steward.do(f.Kind, name)
 		}
 	case plan.Backup:
 		r.oper.want(what, r.oper.takeBackup)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
@@ -41,7 +42,8 @@ type guard struct {
 	parked map[gate.Ticket]*passage
 	under  map[gate.Ticket]*passage
 	talk   *conversation
-	base   fence.Token // of the first seed of this life; 0: not told yet
+	grants map[lease.Resource]grantOf // to stamp
+	base   fence.Token                // of the first seed of this life; 0: not told yet
 }
 
 type stall struct{ at, length time.Duration }
@@ -69,13 +71,14 @@ func (g *guard) start() {
 	state := g.disk.open()
 	covers := g.spec.Covers
 	core, err := gate.New(gate.Config{
-		Name: g.called(), Session: g.spec.Name + "/" + decimal(g.process.Life()), Slack: g.spec.Slack, Drift: clock.DefaultDrift(), MaxParkTime: g.spec.Park,
-		Enrol: &writv1.GuardEnrol{Region: g.spec.Region, Form: "sim", Promise: writv1.GuardPromise_GUARD_PROMISE_DRAINED, Covers: covers},
+		Name: g.called(), Session: g.spec.Name + "/" + decimal(g.process.Life()), Slack: g.spec.Slack, Drift: clock.DefaultDrift(), AlwaysClose: g.spec.Close, MaxParkTime: g.spec.Park,
+		Enrol: &writv1.GuardEnrol{Region: g.spec.Region, Form: "sim", Promise: writv1.GuardPromise_GUARD_PROMISE_DRAINED, Covers: covers, Stamps: g.spec.Stamps},
 	}, state, g.process.Clock.Now())
 	if err != nil {
 		panic(err)
 	}
 	g.gate, g.dog, g.talk, g.base, g.gone = core, clock.Watchdog{}, nil, 0, nil
+	g.grants = make(map[lease.Resource]grantOf)
 	g.parked, g.under = make(map[gate.Ticket]*passage), make(map[gate.Ticket]*passage)
 	g.alarm = g.process.NewAlarm(func() { g.step(gate.Tick{}) })
 	g.step(gate.Tick{})
@@ -130,6 +133,9 @@ func (g *guard) apply(e *gate.Effects) {
 	}
 	if e.Warning != "" {
 		g.run.story.event(g.process, trace.EventFault, "warns: %s", e.Warning)
+		if strings.Contains(e.Warning, "a token was made up on a trusted route") {
+			g.run.mark(MarkGuardAlarm)
+		}
 	}
 	for _, b := range e.Persist {
 		g.persist(b)
@@ -144,6 +150,10 @@ func (g *guard) apply(e *gate.Effects) {
 	}
 	for _, d := range e.Decided {
 		g.decided(d)
+	}
+	g.told(e.Grants)
+	for _, p := range e.Probe {
+		g.process.After(0, func() { g.canary(p.Probe) })
 	}
 	if e.Reconnect {
 		g.process.After(0, g.reconnect)
@@ -244,6 +254,9 @@ func (g *guard) refusal(err error) {
 		switch unavailable.Obstacle {
 		case fence.Isolated:
 			g.run.mark(MarkGuardIsolated)
+			if g.spec.Close {
+				g.run.mark(MarkGuardClosesItself)
+			}
 		case fence.Draining:
 			g.run.mark(MarkGuardDrainTimeout)
 		default: // nothing that a sweep has to look for

@@ -9,6 +9,7 @@ import (
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/fence/gate"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/sim/judge"
 	"github.com/writ-io/writ/sim/plan"
 )
 
@@ -24,11 +25,15 @@ type passage struct {
 	number   uint64
 	answer   func(base *version, ok bool) // runs at the client
 	arrived  bool
+	stamped  bool // it comes without a token, and is given one
+	appends  bool // the storage itself puts it behind what there is: many write at a time
+	forged   bool // its token was made up; it goes no further than the storage's door
 
 	// At the guard.
 	ticket    gate.Ticket
 	forwarded bool
 	ended     bool // the gate knows how it ended
+	loose     bool // it was let through by a guard that nobody waited for
 	// At the storage.
 	attempt uint64 // tells plans apart of when it is carried out
 	reached bool
@@ -39,6 +44,12 @@ type passage struct {
 // ask sends an operation through one of the guards, and waits for its answer for a while.
 func (c *client) ask(p *passage, done func(base *version, ok bool)) {
 	through := c.run.through[p.resource]
+	if p.stamped = c.spec.Stamped; p.stamped {
+		if through = c.stampers(through, p.resource); len(through) == 0 {
+			c.process.After(0, func() { done(nil, false) })
+			return
+		}
+	}
 	g := through[c.dice.Intn(len(through))]
 	over, connection := false, c.caller.Instance
 	p.guard, p.client = g, c
@@ -69,7 +80,7 @@ func (c *client) rewrite(name lease.Resource, token fence.Token, done func()) {
 			return
 		}
 		made := &version{base: base, element: fmt.Sprintf("%s#%d", key, number)}
-		c.ask(&passage{resource: name, token: token, key: key, number: number, made: made}, func(*version, bool) { done() })
+		c.ask(&passage{resource: name, token: token, key: key, number: number, made: made, appends: c.appends}, func(*version, bool) { done() })
 	})
 }
 
@@ -91,7 +102,14 @@ func (g *guard) take(p *passage) {
 		return
 	}
 	now := g.look()
-	ticket, answer, err := g.gate.Admit(now, string(p.resource), p.token, g.dice.Chance(750))
+	if g.gate == nil {
+		return
+	}
+	if p.stamped && !g.stamp(p) {
+		p.reply(nil, false)
+		return
+	}
+	ticket, answer, err := g.gate.Admit(now, string(p.resource), p.token, !p.forged && !p.stamped && g.dice.Chance(750))
 	switch answer {
 	case gate.Refuse:
 		p.refused(err)
@@ -113,6 +131,9 @@ func (g *guard) take(p *passage) {
 
 func (p *passage) reply(base *version, ok bool) {
 	g := p.guard
+	if p.client == nil {
+		return // a canary, or worse
+	}
 	g.run.net.Send(g.process, p.client.process, func() { p.answer(base, ok) })
 }
 
@@ -133,12 +154,20 @@ func (p *passage) admitted(ticket gate.Ticket) {
 	p.ticket = ticket
 	g.under[ticket] = p
 	g.alive = append(g.alive, p)
-	older := fence.Token(0)
-	if p.made != nil {
-		older = g.older(p.resource, p.token)
-	}
-	g.run.judge.Admits(g.spec.Name, p.resource, p.token, g.disk.floor(string(p.resource)), g.base != 0 && g.disk.state.Base >= g.base, older)
+	p.loose = g.run.judge.Admits(p.admission())
 	g.process.After(g.dice.Between(0, time.Millisecond), p.forward)
+}
+
+func (p *passage) admission() judge.Admission {
+	g := p.guard
+	a := judge.Admission{
+		Guard: g.called(), Process: g.spec.Name, Store: g.disk.state.Store, Resource: p.resource, Token: p.token,
+		Durable: g.disk.floor(string(p.resource)), Seeded: g.base != 0 && g.disk.state.Base >= g.base,
+	}
+	if p.made != nil || p.forged {
+		a.Older = g.older(p.resource, p.token)
+	}
+	return a
 }
 
 // forward sends it to the storage.
@@ -234,6 +263,9 @@ func (p *passage) breakOff() {
 func (s *storage) carryOut(p *passage) (base *version, ok bool) {
 	l := s.list(p.resource)
 	plain := s.run.plan.Storage == plan.Plain
+	if p.forged {
+		return nil, false
+	}
 	if p.made == nil {
 		if !plain && !s.admit(p.client, p.resource, p.token, false) {
 			return nil, false
@@ -247,10 +279,13 @@ func (s *storage) carryOut(p *passage) (base *version, ok bool) {
 		return nil, false
 	}
 	if plain {
-		s.run.judge.Reaches(p.guard.spec.Name, p.resource, p.token)
+		s.run.judge.Reaches(p.admission(), p.loose)
 		s.run.story.write(p.client.process, p.resource, p.token, true, 0)
 	}
 	l.sent[p.key] = p.number
+	if p.appends {
+		p.made.base = l.current
+	}
 	if p.made.base != l.current && l.overlaps(p.made, p.key) {
 		return nil, false
 	}

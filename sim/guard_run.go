@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,11 @@ func (r *run) newGuards() {
 	for _, spec := range r.plan.Guards {
 		r.guards = append(r.guards, newGuard(r, spec))
 	}
-	for _, name := range r.resources() {
+	names := r.resources()
+	for _, g := range r.plan.Groups {
+		names = append(names, g.Name)
+	}
+	for _, name := range names {
 		_, through := r.plan.Guarded(name)
 		for _, g := range r.guards {
 			if slices.Contains(through, g.spec.Name) {
@@ -55,6 +60,9 @@ func (r *run) guardsCommitted(c quorumChange) {
 		name, ok := strings.CutPrefix(e.Key, prefix)
 		if !ok {
 			continue
+		}
+		if e.Value == nil {
+			r.vouched(name, c)
 		}
 		rec := &writv1.GuardRecord{}
 		if e.Value == nil {
@@ -168,6 +176,7 @@ func (r *run) guardDisk(f plan.Fault, g *guard) (end func()) {
 	default:
 		g.crash()
 		g.disk.putBack(r.world.Now() - f.By)
+		r.judge.PutBack(g.disk.state.Store)
 	}
 	return func() {
 		ended()
@@ -210,21 +219,28 @@ func (o *operator) setRule(i int, done func(bool)) {
 	spec := o.run.plan.Rules[i]
 	rule := &writv1.GuardingRule{Prefix: spec.Prefix, Isolation: writv1.Isolation_ISOLATION_CLOSE, DrainMs: spec.Drain.Milliseconds()}
 	if o.open[spec.Prefix] {
-		rule.Isolation = writv1.Isolation_ISOLATION_OPEN
+		rule.Isolation, rule.AllowUnproven = writv1.Isolation_ISOLATION_OPEN, spec.Unproven
 	}
-	c.do(lease.SetGuarding{Caller: operatorCaller, Rule: rule, Reason: "simulated"}, func(r lease.Reply) { done(r.Err == nil) })
+	c.do(lease.SetGuarding{Caller: operatorCaller, Rule: rule, Remove: o.bare[spec.Prefix], Reason: "simulated"}, func(r lease.Reply) {
+		done(r.Err == nil || r.Err.Reason == lease.ReasonNotFound && o.bare[spec.Prefix])
+	})
 }
 
 var operatorCaller = lease.Caller{Principal: "operator"}
 
 // turn opens or closes a rule.
 func (o *operator) turn(prefix string, open bool) {
+	o.open[prefix] = open
+	o.changeRule(prefix)
+}
+
+// changeRule sets a rule of the plan as it is to be now.
+func (o *operator) changeRule(prefix string) {
 	i := slices.IndexFunc(o.run.plan.Rules, func(rule plan.Rule) bool { return rule.Prefix == prefix })
 	if i < 0 {
 		return
 	}
-	o.open[prefix] = open
-	o.run.everOpen = o.run.everOpen || open
+	o.run.everOpen = o.run.everOpen || o.open[prefix]
 	o.want("set the rule of "+prefix, func(done func(bool)) {
 		o.setRule(i, func(ok bool) {
 			if ok {
@@ -253,24 +269,96 @@ func (o *operator) attest(g *guard, done func(bool)) {
 			if ok {
 				o.run.mark(MarkGuardAttested)
 				g.kept = false
+				delete(o.run.console.gone, g.called())
+			} else if r.Err.Reason == lease.ReasonDenied { // a tenure relies on it: that is not for one person
+				o.run.console.gone[g.called()] = true
 			}
 			done(ok)
 		})
 	})
 }
 
-// excuse ends the judging of what nobody can promise: a quorum that was put back may not know of a guard, or of a rule, that
-// lets writes go on without contact.
+// remembered is what a quorum that was put back knows of guards and their rules.
+type remembered struct {
+	rules  *writv1.GuardingRecord
+	guards map[string]*writv1.GuardRecord
+}
+
+// recall reads it from a backup.
+func (r *run) recall(entries []quorum.Entry) remembered {
+	known := remembered{guards: make(map[string]*writv1.GuardRecord)}
+	for _, e := range entries {
+		var into proto.Message
+		name, isGuard := strings.CutPrefix(e.Key, quorum.GuardKey(""))
+		switch {
+		case e.Value == nil:
+			continue
+		case isGuard:
+			known.guards[name] = &writv1.GuardRecord{}
+			into = known.guards[name]
+		case e.Key == quorum.KeyGuarding:
+			known.rules = &writv1.GuardingRecord{}
+			into = known.rules
+		default:
+			continue
+		}
+		if err := proto.Unmarshal(e.Value, into); err != nil {
+			r.violation("D1", e.Key+" cannot be read in a backup: "+err.Error())
+		}
+	}
+	return known
+}
+
+// awaits says whether a raise of a resource waits for a guard, however long it is silent.
+func (k remembered) awaits(guard string, name lease.Resource) bool {
+	rec := k.guards[guard]
+	if rec == nil || rec.Left || !slices.ContainsFunc(rec.Covers, func(p string) bool { return lease.Covers(p, name) }) {
+		return false
+	}
+	var rule *writv1.GuardingRule
+	for _, r := range k.rules.GetRules() {
+		if strings.HasPrefix(string(name), r.Prefix) && len(r.Prefix) >= len(rule.GetPrefix()) {
+			rule = r
+		}
+	}
+	return rule.GetIsolation() == writv1.Isolation_ISOLATION_OPEN && !rule.AllowUnproven || rule.GetClosedSince() > rec.RulesVersion
+}
+
+// loosen notes for which resources nothing is promised of a guard since the quorum was put back: those for which it goes on
+// without contact, as the rules say that it has heard of, and that the quorum does not know it to go on for.
+func (g *guard) loosen() {
+	if g.gate == nil {
+		return
+	}
+	for _, name := range g.guarding() {
+		if !g.spec.Close && !g.gate.Closes(string(name)) && !g.run.oper.remembered.awaits(g.called(), name) {
+			g.run.judge.Loosen(g.called(), name)
+			g.run.mark(MarkGuardLoose)
+		}
+	}
+}
+
+// guarding lists the resources that are written through the guard.
+func (g *guard) guarding() []lease.Resource {
+	var names []lease.Resource
+	for _, name := range slices.Sorted(maps.Keys(g.run.through)) {
+		if slices.Contains(g.run.through[name], g) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// excuse notes what nobody can promise any more: a quorum that was put back may not know of a guard, or of a rule, that lets
+// writes go on without contact.
 func (o *operator) excuse() {
 	if len(o.run.plan.Rules) == 0 {
 		return
 	}
-	// A guard that has not heard of any rule goes on without contact, too.
-	unheard := slices.ContainsFunc(o.run.guards, func(g *guard) bool { return g.gate != nil && g.gate.Status().RulesVersion == 0 })
-	if o.run.everOpen || unheard {
-		for name := range o.run.through { // each for itself: the order does not matter
-			o.run.judge.Excuse(name)
-		}
+	o.run.rebuilt++
+	o.run.judge.Rules(o.remembered.rules)
+	for _, g := range o.run.guards {
+		g.loosen()
 	}
 	for _, g := range o.run.guards {
 		if g.kept || g.awaited { // who was to answer for it has other worries, and begins anew

@@ -22,6 +22,7 @@ type conversation struct {
 	guard  *guard
 	node   *node
 	broken bool
+	since  int // how often the quorum had been put back when it began
 
 	// The node's side.
 	begun     bool
@@ -47,7 +48,7 @@ const (
 // connect begins a conversation with the next node.
 func (g *guard) connect() {
 	n := g.nodes[g.tour%len(g.nodes)]
-	c := &conversation{guard: g, node: n, asked: make(map[uint64]bool), stops: make(map[string]func()), told: make(map[string]uint64), heard: g.run.world.Now()}
+	c := &conversation{guard: g, node: n, since: g.run.rebuilt, asked: make(map[uint64]bool), stops: make(map[string]func()), told: make(map[string]uint64), heard: g.run.world.Now()}
 	g.talk = c
 	g.run.net.Send(g.process, n.process, func() { n.converse(c) })
 	g.process.After(linkPatience, func() {
@@ -133,14 +134,21 @@ func (g *guard) older(name lease.Resource, floor fence.Token) fence.Token {
 
 // hears takes a message in.
 func (g *guard) hears(m *writv1.GuardResponse) {
+	stale := g.talk.since < g.run.rebuilt
 	if e := m.GetEnrolled(); e != nil && !e.GetMore() && g.base == 0 {
 		g.base = fence.Token(e.GetBase())
 	}
 	if m.GetError() != nil && g.disk.stores > 1 && forGood(m) {
 		g.conflicts()
 	}
+	if e := m.GetEnrolled(); e != nil && !e.GetMore() && !stale {
+		g.run.judge.Tighten(g.called())
+	}
 	raises := slices.Concat(m.GetRaises().GetRaises(), m.GetContacted().GetRaises())
 	g.step(gate.Heard{Message: m})
+	if stale { // of a quorum that is not any more, perhaps with rules that this one does not know
+		g.loosen()
+	}
 	for _, f := range raises {
 		if g.older(lease.Resource(f.GetResource()), fence.Token(f.GetToken())) != 0 {
 			g.run.mark(MarkGuardDraining)
@@ -316,6 +324,13 @@ func (c *conversation) raise(pattern string, ev quorum.WatchEvent) {
 	floor := uint64(ev.Lease.Fencing)
 	if ev.Lease.State == lease.Held || ev.Lease.State == lease.Ending {
 		floor = uint64(ev.Lease.Token)
+	}
+	if c.guard.stamps(ev.Lease.Resource) {
+		grant := &writv1.GuardGrant{Resource: name}
+		if ev.Lease.State == lease.Held || ev.Lease.State == lease.Ending {
+			grant.Token, grant.Region = uint64(ev.Lease.Token), ev.Lease.Holder.Region
+		}
+		c.tell(&writv1.GuardResponse{Say: &writv1.GuardResponse_Grants{Grants: &writv1.GuardGrants{Grants: []*writv1.GuardGrant{grant}}}})
 	}
 	if floor == 0 || c.told[name] >= floor {
 		return

@@ -31,18 +31,18 @@ func (r *run) heal() {
 		}
 	}
 	started := r.world.Now()
-	limit := started + r.patience()
 	// What an operator still has to do (a member that lost its disk, and has to be replaced) is part of healing.
 	for !r.oper.idle() && r.world.Now() < started+choresPatience {
 		r.world.Run(r.world.Now() + 100*time.Millisecond)
 		r.mend()
-		limit = r.world.Now() + r.patience()
 	}
 	if !r.oper.idle() {
 		r.violation("L1", fmt.Sprintf("an operator could not %s within %v of the end of all faults", r.oper.chores[0].what, choresPatience))
 		return
 	}
+	r.promotionsEnd()
 	healed := r.world.Now()
+	limit := healed + r.patience()
 	probes := r.probe()
 	for r.world.Now() < limit && len(probes) > 0 {
 		r.world.Run(r.world.Now() + 50*time.Millisecond)
@@ -53,6 +53,7 @@ func (r *run) heal() {
 		r.violation("L1", fmt.Sprintf("%s could not be acquired within %v of the end of all faults", strings.Join(probes.resources(), ", "), r.world.Now()-healed))
 		return
 	}
+	r.settle()
 	r.mark(MarkHealed)
 	r.watchersCatchUp()
 }
@@ -78,6 +79,21 @@ func (r *run) mend() {
 		g.disk.full, g.disk.slower = false, 0
 		g.process.Resume()
 		g.start()
+	}
+	for _, a := range r.agents {
+		a.ill, a.bad = 0, 0
+		a.process.Resume()
+		a.start()
+	}
+	for _, w := range r.writers {
+		w.process().Resume()
+		w.start()
+	}
+	for _, s := range r.services {
+		if s.process().Paused() {
+			s.client.thaw()
+		}
+		s.start()
 	}
 	for _, c := range r.clients {
 		c.twice = false

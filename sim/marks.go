@@ -1,5 +1,13 @@
 package sim
 
+import (
+	"slices"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/region"
+	"github.com/writ-io/writ/sim/plan"
+)
+
 // Mark is a situation that a sweep must have been in, for its silence to mean something.
 type Mark uint8
 
@@ -55,7 +63,36 @@ const (
 	MarkGuardAttested                 // an operator answered for a guard
 	MarkGuardLeft                     // a guard left in order
 	MarkGuardRules                    // a rule was opened or closed
+	MarkGuardAlarm                    // the quorum named a token below a guard's floor
+	MarkGuardUnproven                 // a grant was made although a guard had not been proved
+	MarkGuardStamped                  // a guard gave a write the token of its region
+	MarkGuardClosesItself             // a guard refused without contact, as it is configured
+	MarkGuardProbed                   // a canary came to a guard
+	MarkGuardBare                     // a resource that guards cover was granted while no rule had it guarded
+	MarkGuardLoose                    // a quorum was put back that does not wait for a guard which may go on without contact
 	MarkForcedNow                     // an operator took a lease away without waiting for its end
+	MarkLeadLoss                      // the context of a function ended before its lease did, for want of a renewal
+	MarkStoppedInTime                 // a function returned before the lease that it had lost ran out
+	MarkRanAgain                      // a function was run again after its lease was lost or handed over
+	MarkHandedOver                    // a function was stopped for a preferred region
+	MarkStuck                         // a function did not return in time, and its lease was left to run out
+	MarkStuckExit                     // a process ended because of that
+	MarkDeparted                      // a service ended in order
+	MarkSlotAgain                     // a slot was run again whose holder had died, or was stopped
+	MarkSlotCaughtUp                  // a slot was run late
+	MarkSlotMissed                    // a slot was skipped because it was missed
+	MarkSlotOverlap                   // a slot was skipped because another ran
+	MarkSlotOvertaken                 // a run was cancelled for the next slot
+	MarkSlotAbandoned                 // a slot whose holder died was given up
+	MarkSlotFailed                    // a run failed
+	MarkSlotPaused                    // a slot was skipped because the job is paused
+	MarkSlotTriggered                 // a run was triggered
+	MarkJobPaused                     // a job was paused
+	MarkEffectAgain                   // the effect of a run came to the storage again
+	MarkRevoked                       // a partition was wanted elsewhere
+	MarkRevokeGrace                   // a function did not finish in time when its partition was revoked
+	MarkMemberFailed                  // a member left its group because a function failed
+	MarkThinned                       // members of a group went away, and the others had their partitions
 
 	markCount
 )
@@ -70,10 +107,43 @@ var markNames = [markCount]string{
 	"guard-refused", "guard-parked", "guard-raised-while-draining", "guard-cut", "guard-drain-timeout", "guard-lapsed",
 	"guard-reentered", "guard-rolled-back", "guard-floors-lost", "guard-enrolled-mid-raise", "guard-open-awaited",
 	"takeover-mid-raise", "guard-isolated", "guard-store-failed", "guard-suspicion", "guard-attested", "guard-left",
-	"guard-rules-changed", "forced-now",
+	"guard-rules-changed", "guard-alarm", "guard-unproven", "guard-stamped", "guard-closes-itself", "guard-probed", "guard-bare", "guard-loose",
+	"forced-now",
+	"lost-with-lead", "stopped-in-time", "ran-again", "handed-over", "stuck", "stuck-exit", "departed", "slot-again", "slot-caught-up", "slot-missed",
+	"slot-overlap", "slot-overtaken", "slot-abandoned", "slot-failed", "slot-paused", "slot-triggered", "job-paused", "effect-again",
+	"partition-revoked", "partition-revoke-grace", "member-failed", "group-thinned",
 }
 
 func (m Mark) String() string { return markNames[m] }
 
 // Marks lists the names of all marks.
 func Marks() []string { return append([]string(nil), markNames[:]...) }
+
+// Marks of what people do with promotions.
+const (
+	markSpent     = "operation-taken-back" // so many have taken their signatures back that the others are too few
+	markPutOff    = "operation-put-off"    // what was signed in time was not executed before it had expired
+	markOvertaken = "plan-overtaken"       // a signed plan was to be executed when the token had moved
+	// people were asked to answer for a guard outside of promotions
+	markAnsweredFor = "guard-answered-for"
+)
+
+// PromotionMarks lists the names of what runs with failover groups mark beside these: the states that a promotion was in, those
+// in which a coordinator was lost, the transitions that were taken, and what people did. A sweep reaches them with drawn groups only.
+func PromotionMarks() []string {
+	var names []string
+	for state := range writv1.PromotionState_name {
+		if state != 0 {
+			names = append(names, "promotion-"+stateOf(writv1.PromotionState(state)))
+		}
+	}
+	for _, state := range plan.States {
+		names = append(names, "coordinator-lost-in-"+state)
+	}
+	for _, t := range region.Transitions() {
+		names = append(names, "transition-"+string(t.Name))
+	}
+	names = append(names, markSpent, markPutOff, markOvertaken, markAnsweredFor)
+	slices.Sort(names)
+	return names
+}

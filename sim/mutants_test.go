@@ -38,7 +38,7 @@ func suite(scenario string, seed uint64) plan.Plan {
 		p.Seed = seed
 		return p
 	}
-	return plan.Draw(seed, plan.Seeded(seed), plan.DrawOptions{Duration: mutantDuration, Store: plan.Fast, Guards: scenario == mutant.Guarded})
+	return plan.Draw(seed, plan.Seeded(seed), plan.DrawOptions{Duration: mutantDuration, Store: plan.Fast, Guards: scenario == mutant.Guarded, Groups: scenario == mutant.Grouped, Singletons: scenario == mutant.Singletons})
 }
 
 // TestMutantsDie plants each bug of the registry and lets the simulator hunt it. One that survives its budget is a hole in

@@ -100,7 +100,7 @@ func (n *node) start() {
 	}
 	n.member, n.image, n.open = member, quorum.NewImage(), make(map[lease.CallID]*served)
 	n.engine = quorum.NewEngine(quorum.EngineConfig{
-		Node: n.name(), Cluster: clusterName, TokenBlock: n.run.tokenBlock, RetryClaim: max(n.run.plan.Election/10, 10*time.Millisecond),
+		Node: n.name(), Cluster: clusterName, TokenBlock: n.run.tokenBlock, Approvers: n.run.approvers, RetryClaim: max(n.run.plan.Election/10, 10*time.Millisecond),
 		Table: lease.TableConfig{Policy: n.run.policy(), Retention: n.run.plan.Retention, GuardLease: n.run.guardLease()},
 	})
 	n.alarm = n.process.NewAlarm(func() { n.step(quorum.Tick{}) })

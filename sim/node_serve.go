@@ -6,6 +6,7 @@ import (
 
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/region"
 	"github.com/writ-io/writ/sim/judge"
 )
 
@@ -18,7 +19,7 @@ type served struct {
 
 // serve takes a command of a client in. A node that does not decide carries it on to the one that does, once. Nobody waits
 // for the answer beyond limit.
-func (n *node) serve(command lease.Command, limit time.Duration, forwarded bool, answer func(lease.Reply)) {
+func (n *node) serve(command any, limit time.Duration, forwarded bool, answer func(lease.Reply)) {
 	if n.engine.Role() != quorum.Follower {
 		n.submit(command, limit, answer)
 		return
@@ -37,12 +38,14 @@ func (n *node) serve(command lease.Command, limit time.Duration, forwarded bool,
 	})
 }
 
-func (n *node) submit(command lease.Command, limit time.Duration, answer func(lease.Reply)) {
+func (n *node) submit(command any, limit time.Duration, answer func(lease.Reply)) {
 	n.lastID++
 	id := n.lastID
 	n.open[id] = &served{command: command, intake: n.run.world.Now(), answer: answer}
 	n.stepSoon(quorum.Submits{{ID: id, Intake: n.process.Clock.Now(), Command: command}})
-	if c, ok := command.(lease.Acquire); ok && c.Wait > 0 && n.open[id] != nil {
+	acquire, isAcquire := command.(lease.Acquire)
+	_, polls := command.(region.Command)
+	if (isAcquire && acquire.Wait > 0 || polls) && n.open[id] != nil {
 		n.process.After(limit, func() {
 			if n.open[id] != nil {
 				delete(n.open, id)
@@ -102,6 +105,18 @@ func (n *node) get(name lease.Resource, answer func(lease.Info, *lease.Error)) {
 			panic(err)
 		}
 		answer(rec.Info(), nil)
+	})
+}
+
+// getCheckpoint reads the checkpoint of a resource as of now; nil if there is none.
+func (n *node) getCheckpoint(name lease.Resource, answer func(data []byte, ok bool)) {
+	n.fresh(func(ok bool) {
+		if !ok {
+			answer(nil, false)
+			return
+		}
+		e, _ := n.image.Get(quorum.CheckpointKey(name))
+		answer(e.Value, true)
 	})
 }
 

@@ -15,14 +15,16 @@ import (
 // operator is whoever runs the quorum: replaces members, restores backups, and makes mistakes. What cannot be done now is
 // tried again.
 type operator struct {
-	run      *run
-	chores   []*chore // one after the other
-	backup   *store.Backup
-	recovery time.Duration
-	attempts uint64
-	since    time.Duration   // when the first chore was begun
-	restored int             // how often the quorum was restored
-	open     map[string]bool // rules that let guards go on without contact, by prefix
+	run        *run
+	chores     []*chore // one after the other
+	backup     *store.Backup
+	remembered remembered // by the quorum, when it was put back last
+	recovery   time.Duration
+	attempts   uint64
+	since      time.Duration   // when the first chore was begun
+	restored   int             // how often the quorum was restored
+	open       map[string]bool // rules that let guards go on without contact, by prefix
+	bare       map[string]bool // rules that are taken away, by prefix
 }
 
 // chore is something to be done; do is called until it calls done with true.
@@ -32,7 +34,7 @@ type chore struct {
 }
 
 func newOperator(r *run) *operator {
-	o := &operator{run: r, open: make(map[string]bool)}
+	o := &operator{run: r, open: make(map[string]bool), bare: make(map[string]bool)}
 	for _, rule := range r.plan.Rules {
 		o.open[rule.Prefix] = rule.Open
 	}
@@ -295,6 +297,7 @@ func (o *operator) restore() {
 	}
 	o.chores = nil
 	o.restored++
+	o.remembered = o.run.recall(backup.Entries)
 	defer o.excuse()
 	var processes []*world.Process
 	for _, n := range o.run.nodes {
@@ -323,6 +326,7 @@ func (o *operator) restore() {
 func (o *operator) newCluster(first *node) {
 	o.chores = nil
 	o.restored++
+	o.remembered = remembered{}
 	defer o.excuse()
 	for _, n := range o.run.nodes {
 		n.crash()

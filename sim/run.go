@@ -44,26 +44,34 @@ const maxViolations = 20
 
 // run is a plan that is being carried out.
 type run struct {
-	plan    plan.Plan
-	world   *world.World
-	net     *world.Network
-	store   store.Cluster
-	judge   *judge.Judge
-	story   *story
-	nodes   []*node
-	clients []*client
-	watches []*watcher
-	guards  []*guard
-	through map[lease.Resource][]*guard    // what guarded resources are written through
-	known   map[string]*writv1.GuardRecord // of the guards, as committed
-	storage *storage
-	oper    *operator
-	sample  *sample
+	plan     plan.Plan
+	world    *world.World
+	net      *world.Network
+	store    store.Cluster
+	judge    *judge.Judge
+	story    *story
+	nodes    []*node
+	clients  []*client
+	watches  []*watcher
+	guards   []*guard
+	agents   []*agent
+	writers  []*writer
+	services []*service
+	steward  *steward
+	console  *console
+	through  map[lease.Resource][]*guard    // what guarded resources are written through
+	known    map[string]*writv1.GuardRecord // of the guards, as committed
+	storage  *storage
+	oper     *operator
+	sample   *sample
 
-	tokenBlock uint64 // of every node
-	ruled      bool   // the rules are set: guarded resources may be taken
-	everOpen   bool   // a rule has let guards go on without contact
+	failovers  failovers
+	approvers  *writv1.ApproverSet // nil: no failover groups
+	tokenBlock uint64              // of every node
+	ruled      bool                // the rules are set: guarded resources may be taken
+	everOpen   bool                // a rule has let guards go on without contact
 	lineage    int
+	rebuilt    int  // how often the quorum was put back, or made anew
 	cuts       int  // network faults that are in effect
 	winding    bool // clients take no more leases
 	healing    bool // all faults are over
@@ -89,6 +97,7 @@ func newRun(p plan.Plan, o Options) *run {
 	}
 	r.judge = judge.New(r.world.Now, r.violation)
 	r.judge.OnGrant = r.granted
+	r.judge.OnSlot = r.slotRecorded
 	r.net = r.world.NewNetwork(r.quality)
 	r.sample = newSample(r)
 	founders := p.Founders()
@@ -115,6 +124,22 @@ func newRun(p plan.Plan, o Options) *run {
 	for i := range p.Watchers {
 		r.watches = append(r.watches, newWatcher(r, p.Watchers[i]))
 	}
+	r.failovers = newFailovers()
+	if len(p.Groups) > 0 {
+		r.approvers = approvers()
+	}
+	for _, spec := range p.Agents {
+		r.agents = append(r.agents, newAgent(r, spec))
+	}
+	for _, spec := range p.Writers {
+		r.writers = append(r.writers, newWriter(r, spec))
+	}
+	for _, spec := range p.Services {
+		r.services = append(r.services, newService(r, spec))
+	}
+	r.bookWorks()
+	r.steward = newSteward(r)
+	r.console = newConsole(r)
 	r.newGuards()
 	r.oper = newOperator(r)
 	return r
@@ -150,6 +175,21 @@ func (r *run) carryOut() {
 	for _, g := range r.guards {
 		g.start()
 	}
+	for _, a := range r.agents {
+		a.start()
+	}
+	for _, w := range r.writers {
+		w.start()
+	}
+	if len(r.services) > 0 {
+		r.steward.client.start()
+	}
+	for _, s := range r.services {
+		s.start()
+	}
+	if len(r.plan.Groups) > 0 {
+		r.console.attend()
+	}
 	if len(r.plan.Rules) > 0 {
 		r.oper.rule()
 	}
@@ -169,6 +209,9 @@ func (r *run) committed(lineage int, c quorumChange) {
 	if len(r.guards) > 0 {
 		r.guardsCommitted(c)
 	}
+	if len(r.plan.Groups) > 0 {
+		r.failoverCommitted(c)
+	}
 }
 
 // granted notes how a resource came to its holder.
@@ -184,6 +227,12 @@ func (r *run) granted(g judge.Grant) {
 	}
 	if g.Proved(lease.ProofLapsed) {
 		r.mark(MarkGuardLapsed)
+	}
+	if g.Proved(lease.Unproven) {
+		r.mark(MarkGuardUnproven)
+	}
+	if g.Bare && len(r.through[g.Resource]) > 0 {
+		r.mark(MarkGuardBare)
 	}
 	if g.NewEpoch {
 		r.mark(MarkEpochRaised)
@@ -233,6 +282,9 @@ func (r *run) longestTTL() time.Duration {
 	for _, c := range r.plan.Clients {
 		longest = max(longest, c.TTL)
 	}
+	for _, s := range r.plan.Services {
+		longest = max(longest, s.TTL, steerTTL)
+	}
 	return longest
 }
 
@@ -250,6 +302,9 @@ func (r *run) result() *Result {
 	res := &Result{
 		Seed: r.plan.Seed, Hash: fmt.Sprintf("%016x", r.world.Digest()), Events: r.world.Events(), Operations: r.operations,
 		Simulated: r.world.Now(), Recovery: r.oper.recovery, Violations: r.violations, Marks: make(map[string]uint64), Latency: r.latency.summary(),
+	}
+	for name, n := range r.failovers.reached {
+		res.Marks[name] = n
 	}
 	for m, n := range r.marks {
 		if n > 0 {

@@ -45,7 +45,7 @@ func TestScenarios(t *testing.T) {
 			}
 			var got bytes.Buffer
 			fmt.Fprintf(&got, "broken: %s\n", cmp.Or(strings.Join(slices.Sorted(maps.Keys(broken)), " "), "nothing"))
-			for _, mark := range sim.Marks() {
+			for _, mark := range slices.Concat(sim.Marks(), sim.PromotionMarks()) {
 				if r.Marks[mark] > 0 {
 					fmt.Fprintln(&got, mark)
 				}

@@ -3,10 +3,13 @@ package sim
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/sim/plan"
 	"github.com/writ-io/writ/sim/world"
+	"github.com/writ-io/writ/singleton/cron"
 )
 
 // storage is what leases protect: one list per resource, which is read and written whole. It compares tokens in the very
@@ -102,6 +105,59 @@ func (s *storage) write(c *client, connection string, name lease.Resource, token
 	s.run.world.Note(uint64(token))
 }
 
+// effect has the effect of a run under its id, once, and calls done when that is acknowledged. It asks again until it is.
+func (s *storage) effect(f *function, tick *cron.Tick, done func()) {
+	c := f.grip.client
+	answered := false
+	s.run.net.Send(c.process, s.process, func() {
+		if !s.admit(c, f.Resource, f.Token, true) {
+			return
+		}
+		if !s.run.judge.SlotEffect(f.Resource, tick) {
+			s.run.mark(MarkEffectAgain)
+		}
+		s.run.world.Note(uint64(f.Token))
+		s.run.net.Send(s.process, c.process, func() {
+			if !answered {
+				answered = true
+				done()
+			}
+		})
+	})
+	f.after(effectPatience, func() {
+		if !answered && (f.works() || f.deaf) {
+			s.effect(f, tick, done)
+		}
+	})
+}
+
+// effectPatience is how long the storage's answer is waited for.
+const effectPatience = time.Second
+
+// item has the effect of an item of a partition, and calls done when that is acknowledged. It asks again until it is.
+func (s *storage) item(f *function, name string, index int, offset uint64, done func()) {
+	c := f.grip.client
+	answered := false
+	s.run.net.Send(c.process, s.process, func() {
+		if !s.admit(c, f.Resource, f.Token, true) {
+			return
+		}
+		s.run.judge.Item(name, index, offset, f.Token)
+		s.run.world.Note(uint64(f.Token))
+		s.run.net.Send(s.process, c.process, func() {
+			if !answered {
+				answered = true
+				done()
+			}
+		})
+	})
+	f.after(effectPatience, func() {
+		if !answered && f.works() {
+			s.item(f, name, index, offset, done)
+		}
+	})
+}
+
 // overlaps says whether a write was made from a version that the same connection has replaced since: its own two writes
 // crossed, which a program that waits for its answers does not do.
 func (l *list) overlaps(made *version, connection string) bool {
@@ -121,7 +177,7 @@ func (s *storage) judge() {
 			v.kept = true
 		}
 		for _, v := range l.acked {
-			if !v.kept {
+			if !v.kept && (s.run.plan.Storage != plan.Plain || !s.run.judge.Undone(name)) {
 				s.run.judge.LostUpdate(name, v.element)
 				break
 			}

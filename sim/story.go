@@ -38,6 +38,9 @@ func newStory(p plan.Plan, now func() time.Duration) *story {
 	for _, c := range p.Clients {
 		s.lane(c.Name, c.Region, trace.LaneClient)
 	}
+	for _, v := range p.Services {
+		s.lane(v.Name, v.Region, trace.LaneClient)
+	}
 	for _, w := range p.Watchers {
 		s.lane(w.Name, w.Region, trace.LaneClient)
 	}

@@ -15,7 +15,11 @@ func (s *story) refusedBy(p *world.Process, of *passage, err error) {
 	if of.made != nil {
 		what = "a write"
 	}
-	s.event(p, trace.EventAnswer, "refuses %s of %s: %v", what, of.client.spec.Name, err)
+	who := "nobody we know"
+	if of.client != nil {
+		who = of.client.spec.Name
+	}
+	s.event(p, trace.EventAnswer, "refuses %s of %s: %v", what, who, err)
 }
 
 // guardCommitted tells what the quorum has committed about a guard.

@@ -21,7 +21,7 @@ func TestDrawnPlansAreClean(t *testing.T) {
 	for _, store := range []plan.Store{plan.Raft, plan.Fast} {
 		t.Run(string(store), func(t *testing.T) {
 			sum := sim.Sweep{
-				From: *from, Seeds: *seeds, Draw: plan.DrawOptions{Duration: duration, Store: store},
+				From: *from, Seeds: drawn(), Draw: plan.DrawOptions{Duration: duration, Store: store},
 				Each: func(p plan.Plan, r *sim.Result) bool {
 					if len(r.Violations) > 0 {
 						t.Errorf("seed %d:\n%s\n%v\nTo see it again: go run ./cmd/writ sim run --seed %d --duration %v --store %s",
@@ -30,7 +30,7 @@ func TestDrawnPlansAreClean(t *testing.T) {
 					return true
 				},
 			}.Run(t.Context())
-			if sum.Seeds != *seeds || sum.Simulated < time.Duration(*seeds)*duration {
+			if sum.Seeds != drawn() || sum.Simulated < time.Duration(drawn())*duration {
 				t.Errorf("%d seeds in %v of simulated time", sum.Seeds, sum.Simulated)
 			}
 			t.Logf("%v in %v, %d operations", sum.Simulated.Round(time.Second), sum.Wall.Round(time.Millisecond), sum.Operations)
@@ -40,8 +40,16 @@ func TestDrawnPlansAreClean(t *testing.T) {
 
 var (
 	from  = flag.Uint64("from", 1, "the first seed of drawn plans")
-	seeds = flag.Uint64("seeds", 20, "how many drawn plans of each kind")
+	seeds = flag.Uint64("seeds", 20, "how many drawn plans of each kind; a fifth of them with -short")
 )
+
+// drawn is how many plans a test draws.
+func drawn() uint64 {
+	if testing.Short() {
+		return max(2, *seeds/5)
+	}
+	return *seeds
+}
 
 // Nor do plans that all have guards.
 func TestDrawnGuardsAreClean(t *testing.T) {
@@ -49,7 +57,7 @@ func TestDrawnGuardsAreClean(t *testing.T) {
 	for _, store := range []plan.Store{plan.Raft, plan.Fast} {
 		t.Run(string(store), func(t *testing.T) {
 			sum := sim.Sweep{
-				From: *from, Seeds: *seeds / 2, Draw: plan.DrawOptions{Duration: duration, Store: store, Guards: true},
+				From: *from, Seeds: drawn() / 2, Draw: plan.DrawOptions{Duration: duration, Store: store, Guards: true},
 				Each: func(p plan.Plan, r *sim.Result) bool {
 					if len(r.Violations) > 0 {
 						t.Errorf("seed %d:\n%s\n%v", r.Seed, violations(r), p)
@@ -57,12 +65,27 @@ func TestDrawnGuardsAreClean(t *testing.T) {
 					return true
 				},
 			}.Run(t.Context())
-			if sum.Seeds != *seeds/2 {
+			if sum.Seeds != drawn()/2 {
 				t.Errorf("%d seeds", sum.Seeds)
 			}
 			t.Logf("%v in %v, %d operations; marks %v", sum.Simulated.Round(time.Second), sum.Wall.Round(time.Millisecond), sum.Operations, sum.Marks)
 		})
 	}
+}
+
+// Nor do plans that have failover groups.
+func TestDrawnGroupsAreClean(t *testing.T) {
+	const duration = 4 * time.Minute
+	sum := sim.Sweep{
+		From: *from, Seeds: drawn(), Draw: plan.DrawOptions{Duration: duration, Store: plan.Fast, Groups: true},
+		Each: func(p plan.Plan, r *sim.Result) bool {
+			if len(r.Violations) > 0 {
+				t.Errorf("seed %d:\n%s\n%v", r.Seed, violations(r), p)
+			}
+			return true
+		},
+	}.Run(t.Context())
+	t.Logf("%v in %v, %d operations; marks %v", sum.Simulated.Round(time.Second), sum.Wall.Round(time.Millisecond), sum.Operations, sum.Marks)
 }
 
 // violations are what a run has broken, a line each.
@@ -147,4 +170,23 @@ func ended() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
+}
+
+// Nor do plans in which services do in one place what is to be done in one place.
+func TestDrawnSingletonsAreClean(t *testing.T) {
+	const duration = 3 * time.Minute
+	for _, store := range []plan.Store{plan.Raft, plan.Fast} {
+		t.Run(string(store), func(t *testing.T) {
+			sum := sim.Sweep{
+				From: *from, Seeds: *seeds / 2, Draw: plan.DrawOptions{Duration: duration, Store: store, Singletons: true},
+				Each: func(p plan.Plan, r *sim.Result) bool {
+					if len(r.Violations) > 0 {
+						t.Errorf("seed %d:\n%s\n%v", r.Seed, violations(r), p)
+					}
+					return true
+				},
+			}.Run(t.Context())
+			t.Logf("%v in %v, %d operations; marks %v", sum.Simulated.Round(time.Second), sum.Wall.Round(time.Millisecond), sum.Operations, sum.Marks)
+		})
+	}
 }

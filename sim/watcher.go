@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
 	"github.com/writ-io/writ/sim/judge"
 	"github.com/writ-io/writ/sim/plan"
@@ -24,6 +25,10 @@ type watcher struct {
 	stream  *stream
 	heard   time.Duration // when something came last
 	napping bool
+
+	// told hears what is told, if somebody does; partial: a state was told in part.
+	told    func(lease.WatchEvent)
+	partial bool
 }
 
 // stream is one watch at one node: the node tells, and the watcher hears it in order or not at all.
@@ -44,6 +49,17 @@ func newWatcher(r *run, spec plan.Watcher) *watcher {
 	w := &watcher{run: r, spec: spec, process: r.world.NewProcess(spec.Name, spec.Region, 0), dice: r.world.Dice("watcher " + spec.Name)}
 	w.nodes = r.nearest(w.process)
 	w.judge = r.judge.Watch(spec.Name, spec.Prefix)
+	return w
+}
+
+// newFollower makes a watcher that is a part of a process, which begins it in each life.
+func newFollower(r *run, p *world.Process, prefix string, told func(lease.WatchEvent)) *watcher {
+	name := p.Name + " following " + prefix
+	w := &watcher{run: r, spec: plan.Watcher{Name: name, Region: p.Region, Prefix: prefix}, process: p, told: told}
+	w.nodes = r.nearest(p)
+	w.judge = r.judge.Watch(name, prefix)
+	w.connect()
+	w.listen()
 	return w
 }
 
@@ -125,6 +141,10 @@ func (w *watcher) connect() {
 	w.stream, w.heard = s, w.run.world.Now()
 	token := w.token
 	w.resumed = token != ""
+	if w.partial {
+		w.partial = false
+		w.told(lease.WatchEvent{Kind: lease.EventResync})
+	}
 	w.run.net.Send(w.process, n.process, func() { n.watch(s, token) })
 }
 
@@ -284,4 +304,14 @@ func (w *watcher) hear(ev quorum.WatchEvent) {
 	if ev.Resume != "" {
 		w.token = ev.Resume
 	}
+	if w.told != nil {
+		w.partial = ev.Kind == quorum.WatchState || w.partial && ev.Kind != quorum.WatchSynced
+		w.told(lease.WatchEvent{Kind: watchKinds[ev.Kind], Info: ev.Lease, ResumeToken: ev.Resume})
+	}
+}
+
+// watchKinds are the kinds of events as lease.Client hears of them.
+var watchKinds = map[quorum.WatchKind]lease.EventKind{
+	quorum.WatchState: lease.EventState, quorum.WatchSynced: lease.EventSynced, quorum.WatchChanged: lease.EventChanged,
+	quorum.WatchRemoved: lease.EventRemoved, quorum.WatchResync: lease.EventResync,
 }

@@ -20,6 +20,7 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/lease/clock/bubble"
 	"github.com/writ-io/writ/quorum"
 )
 
@@ -223,6 +224,10 @@ func TestPeerServiceIsForNodes(t *testing.T) {
 	}}}
 	_, err := n.dial("spiffe://test/app").peers.RenewBatch(testContext(t), req)
 	wantReason(t, err, lease.ReasonDenied, "spiffe://test/app is not a node")
+	// Whoever was just admitted may be known here a little later, and asks again.
+	if fail := judge(err, true); !fail.again || fail.sent {
+		t.Errorf("a node that is not known yet: %+v", fail)
+	}
 	resp, err := n.dial(nodePrefix+"b").peers.RenewBatch(testContext(t), req)
 	if err != nil || len(resp.GetParts()) != 1 || len(resp.GetParts()[0].GetFailures()) != 0 {
 		t.Errorf("a node: %v, %v", resp, err)
@@ -283,4 +288,36 @@ func TestAuthenticatorFailsClosed(t *testing.T) {
 	if _, err := a.authenticate(t.Context()); lease.ReasonOf(err) != lease.ReasonUnauthenticated {
 		t.Errorf("no peer: %v", err)
 	}
+}
+
+// A node that has just been started cannot tell a node from a stranger. It lets neither in, and says that this passes, so that
+// a lease is not given up for it.
+func TestForwardingBeforeTheNodesAreKnown(t *testing.T) {
+	q := newFake("a")
+	q.setNodes()
+	bubble.Test(t, func(t *testing.T) {
+		a := &authenticator{nodes: &nodeSet{quorum: q, clock: clock.Monotonic()}}
+		forward := func(info credentials.AuthInfo) error {
+			md := metadata.Pairs(keyGateway, app, keyForwarded, app)
+			_, err := a.authenticate(peer.NewContext(metadata.NewIncomingContext(t.Context(), md), &peer.Peer{AuthInfo: info}))
+			return err
+		}
+		node := identity.AuthInfo{Principal: nodePrefix + "b"}
+		if err := forward(node); lease.ReasonOf(err) != lease.ReasonNoQuorum {
+			t.Errorf("before: %v", err)
+		}
+		if err := forward(inProcess{}); lease.ReasonOf(err) != lease.ReasonDenied {
+			t.Errorf("the gateway: %v", err)
+		}
+		q.setNodes(quorum.Node{Name: "a", Principal: nodePrefix + "a"})
+		time.Sleep(nodesFresh)
+		if err := forward(node); lease.ReasonOf(err) != lease.ReasonDenied {
+			t.Errorf("another node, where only one is known: %v", err)
+		}
+		q.setNodes(quorum.Node{Name: "b", Principal: nodePrefix + "b"})
+		time.Sleep(nodesFresh)
+		if err := forward(node); err != nil {
+			t.Errorf("then: %v", err)
+		}
+	})
 }

@@ -25,6 +25,9 @@ func (c *chain) authorise(from *caller, req any) error {
 	case *writv1.CheckpointRequest:
 		return c.need(from, policy.Acquire, m.GetResource())
 	case *writv1.IssueWritRequest:
+		if c.access.Allows(from.principal, policy.Agent, m.GetResource()) {
+			return nil // whose tenure it is, in the handler
+		}
 		return c.need(from, policy.Acquire, m.GetResource())
 	case *writv1.GetRequest:
 		return c.need(from, policy.Read, m.GetResource())
@@ -38,6 +41,8 @@ func (c *chain) authorise(from *caller, req any) error {
 		return c.authoriseGuard(from, m)
 	case *writv1.ListGuardsRequest:
 		return c.needRead(from, m.GetResource())
+	case *writv1.GetGuardRequest:
+		return c.needRead(from, m.GetPrefix())
 	case *writv1.VerifyGuardsRequest:
 		return c.needRead(from, m.GetResource())
 	case *writv1.GetGuardingRequest:
@@ -45,9 +50,15 @@ func (c *chain) authorise(from *caller, req any) error {
 	case *writv1.MemberAddRequest, *writv1.MemberRemoveRequest, *writv1.MoveCoordinatorRequest, *writv1.SnapshotRequest,
 		*writv1.RemoveGuardRequest, *writv1.SetGuardingRequest:
 		return c.need(from, policy.Admin, "")
+	case *writv1.ListAuditRequest, *writv1.WhoCouldWriteRequest, *writv1.ExportAuditRequest, *writv1.PruneAuditRequest:
+		return c.need(from, policy.Audit, "")
 	case *writv1.RenewBatchRequest:
-		if from.forwarded || !c.auth.mayForward(from) {
-			return lease.Errorf(lease.ReasonDenied, "%s is not a node of this quorum as far as this node knows", from.direct)
+		if from.forwarded {
+			return lease.Errorf(lease.ReasonDenied, "is for nodes, which do not pass it on")
+		}
+		if e := c.auth.mayForward(from); e != nil {
+			e.Field = keyForwarded // so that the other node asks again: this one may learn of it late
+			return e
 		}
 		return nil
 	case *writv1.GuardCallRequest:
@@ -55,10 +66,18 @@ func (c *chain) authorise(from *caller, req any) error {
 			return lease.Errorf(lease.ReasonDenied, "is for nodes, which say for whom they ask")
 		}
 		return nil // what is carried, in the handler
+	case *writv1.GuardFloorsRequest:
+		if !from.forwarded || m.GetPrincipal() != string(from.principal) {
+			return lease.Errorf(lease.ReasonDenied, "is for nodes, which say for whom they ask")
+		}
+		return c.needRead(from, m.GetAsk().GetPrefix())
 	case *writv1.StatusRequest, *writv1.KeysRequest,
 		*healthpb.HealthCheckRequest, *healthpb.HealthListRequest,
 		*reflectionpb.ServerReflectionRequest:
 		return nil // everybody with an identity
+	}
+	if known, err := c.authoriseRegion(from, req); known {
+		return err
 	}
 	return lease.Errorf(lease.ReasonDenied, "%T is not known to the policy", req)
 }
@@ -77,6 +96,11 @@ func (c *chain) needRead(from *caller, name string) error {
 		return nil
 	}
 	return c.need(from, policy.Read, name)
+}
+
+// readsAll tells whether a caller may read what concerns every resource.
+func (c *chain) readsAll(from *caller) bool {
+	return c.access.Allows(from.principal, policy.Admin, "") || c.access.Allows(from.principal, policy.Read, "")
 }
 
 // authoriseGuard looks at what a guard says that it covers, and at what it acknowledges.

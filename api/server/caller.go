@@ -26,6 +26,8 @@ const (
 	keyGateway = "writ-gateway-principal"
 	// keyInsecure lets callers without TLS say who they are.
 	keyInsecure = "writ-principal"
+	// keyTraceparent is the W3C trace context of a call. Anybody may give one: it only says which spans belong together.
+	keyTraceparent = "traceparent"
 )
 
 // insecurePrincipal is who callers without TLS are if they do not say.
@@ -64,8 +66,7 @@ func (a *authenticator) authenticate(ctx context.Context) (context.Context, erro
 		return nil, err
 	}
 	if forwarded := metadata.ValueFromIncomingContext(ctx, keyForwarded); len(forwarded) > 0 {
-		if !a.mayForward(c) {
-			e := lease.Errorf(lease.ReasonDenied, "is for nodes, and %s is not a node of this quorum as far as this node knows", c.principal)
+		if e := a.mayForward(c); e != nil {
 			e.Field = keyForwarded
 			return nil, e
 		}
@@ -119,9 +120,16 @@ func insecureCaller(names []string) (lease.Principal, error) {
 	return identity.ParsePrincipal(names[0])
 }
 
-// mayForward reports whether c may ask for others, and send renewals of others.
-func (a *authenticator) mayForward(c *caller) bool {
-	return !c.gateway && (a.insecure || a.nodes.has(c.direct))
+// mayForward says why c may not ask for others, nor send renewals of others; nil if it may. A node that has just been started
+// does not know the others: that passes, so it is not called a refusal.
+func (a *authenticator) mayForward(c *caller) *lease.Error {
+	switch {
+	case !c.gateway && (a.insecure || a.nodes.has(c.direct)):
+		return nil
+	case !c.gateway && a.nodes.unread():
+		return lease.Errorf(lease.ReasonNoQuorum, "is for nodes, and this node has not read yet which nodes the quorum has")
+	}
+	return lease.Errorf(lease.ReasonDenied, "is for nodes, and %s is not a node of this quorum as far as this node knows", c.direct)
 }
 
 // inProcess marks the connection from this process's own HTTP server. No connection from outside can carry it: only
@@ -190,6 +198,12 @@ func (s *nodeSet) has(p lease.Principal) bool {
 		known = s.refresh(known)
 	}
 	return known.principals[p]
+}
+
+// unread says that this node knows no node of the quorum, not even itself.
+func (s *nodeSet) unread() bool {
+	known := s.known.Load()
+	return known == nil || len(known.principals) == 0
 }
 
 func (s *nodeSet) refresh(stale *knownNodes) *knownNodes {

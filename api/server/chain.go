@@ -149,8 +149,13 @@ func (s *checkedStream) RecvMsg(m any) error {
 
 // waitOf is how long the request itself asks to wait.
 func waitOf(req any) time.Duration {
-	if acquire, ok := req.(*writv1.AcquireRequest); ok {
-		return clampWait(acquire.GetWait())
+	switch m := req.(type) {
+	case *writv1.AcquireRequest:
+		return clampWait(m.GetWait())
+	case *writv1.GetPromotionRequest:
+		return min(clampWait(m.GetWait()), maxLongPoll)
+	case *writv1.AgentPollRequest:
+		return min(clampWait(m.GetWait()), maxLongPoll)
 	}
 	return 0
 }

@@ -26,8 +26,15 @@ func newChecker() (*checker, error) {
 		&writv1.CancelAcquireRequest{}, &writv1.ForceReleaseRequest{}, &writv1.ListRequest{}, &writv1.WatchRequest{},
 		&writv1.IssueWritRequest{}, &writv1.KeysRequest{}, &writv1.StatusRequest{}, &writv1.MemberAddRequest{},
 		&writv1.MemberRemoveRequest{}, &writv1.MoveCoordinatorRequest{}, &writv1.SnapshotRequest{},
-		&writv1.GuardRequest{}, &writv1.ListGuardsRequest{}, &writv1.RemoveGuardRequest{}, &writv1.VerifyGuardsRequest{},
+		&writv1.GuardRequest{}, &writv1.ListGuardsRequest{}, &writv1.RemoveGuardRequest{}, &writv1.VerifyGuardsRequest{}, &writv1.GetGuardRequest{},
 		&writv1.GetGuardingRequest{}, &writv1.SetGuardingRequest{},
+		&writv1.ApplyGroupRequest{}, &writv1.RemoveGroupRequest{}, &writv1.ListGroupsRequest{}, &writv1.GetGroupRequest{},
+		&writv1.PlanRequest{}, &writv1.ExecuteRequest{}, &writv1.AbortRequest{}, &writv1.ResumeRequest{},
+		&writv1.AcknowledgeRequest{}, &writv1.ReinstateRequest{}, &writv1.AttestGuardRequest{}, &writv1.ListPromotionsRequest{},
+		&writv1.GetPromotionRequest{}, &writv1.ExplainRequest{}, &writv1.ConfidenceRequest{}, &writv1.ListOperationsRequest{}, &writv1.RecordDrillRequest{},
+		&writv1.GetOperationRequest{}, &writv1.ApproveRequest{}, &writv1.WithdrawRequest{}, &writv1.ExecuteOperationRequest{},
+		&writv1.GetApproversRequest{}, &writv1.ChangeApproversRequest{}, &writv1.AgentPollRequest{},
+		&writv1.ListAuditRequest{}, &writv1.WhoCouldWriteRequest{}, &writv1.ExportAuditRequest{}, &writv1.PruneAuditRequest{},
 	))
 	if err != nil {
 		return nil, fmt.Errorf("compiling the rules of the API: %w", err)
@@ -48,7 +55,7 @@ func (c *checker) check(req any) error {
 		if err := checkGuard(m); err != nil {
 			return err
 		}
-	case *writv1.RenewBatchRequest, *writv1.PipelineRequest, *writv1.GuardCallRequest:
+	case *writv1.RenewBatchRequest, *writv1.PipelineRequest, *writv1.GuardCallRequest, *writv1.GuardFloorsRequest:
 		return nil // part by part, in the handler
 	case *writv1.ReleaseRequest:
 		return checkText("instance", m.GetInstance(), lease.MaxInstanceBytes)
@@ -65,6 +72,10 @@ func (c *checker) check(req any) error {
 		}
 	case *writv1.IssueWritRequest:
 		if err := checkText("instance", m.GetInstance(), lease.MaxInstanceBytes); err != nil {
+			return err
+		}
+	case *writv1.AttestGuardRequest:
+		if err := checkAttest(m); err != nil {
 			return err
 		}
 	case proto.Message:
@@ -86,6 +97,17 @@ func (c *checker) byRules(m proto.Message) error {
 		return lease.Invalid(protovalidate.FieldPathString(v.GetField()), "is out of its range", v.GetMessage())
 	}
 	return fmt.Errorf("validating %T: %w", m, err)
+}
+
+// checkAttest: what is left out must not turn one attestation into another, nor into one of a group that is called "".
+func checkAttest(m *writv1.AttestGuardRequest) error {
+	switch {
+	case m.GetId() == "" && m.GetGroup() == "":
+		return lease.Invalid("id", "and group are missing", "name the promotion that awaits the guard, or, outside of promotions, a group whose tenure it covers")
+	case m.GetId() != "" && m.GetGroup() != "":
+		return lease.Invalid("group", "is given beside id", "leave out one of them: an attestation is for one promotion, or outside of any")
+	}
+	return nil
 }
 
 // checkGuard holds what the rules of the .proto files cannot: patterns, and that names can be shown.

@@ -36,6 +36,7 @@ func (s *clusterService) Status(context.Context, *writv1.StatusRequest) (*writv1
 		QuotaBytes:     st.QuotaBytes,
 		Version:        s.version,
 		Leases:         int64(st.Leases),
+		AuditAlarms:    s.quorum.AuditAlarms(),
 	}
 	if st.RecoveringFor > 0 {
 		resp.RecoveringFor = durationpb.New(st.RecoveringFor)
@@ -76,7 +77,7 @@ func (s *clusterService) MemberAdd(ctx context.Context, req *writv1.MemberAddReq
 }
 
 func (s *clusterService) MemberRemove(ctx context.Context, req *writv1.MemberRemoveRequest) (*writv1.MemberRemoveResponse, error) {
-	return decide(ctx, s.forwarder, manner{once: true}, func(ctx context.Context) (*writv1.MemberRemoveResponse, error) {
+	return decide(ctx, s.forwarder, manner{once: true, moves: true}, func(ctx context.Context) (*writv1.MemberRemoveResponse, error) {
 		if err := s.quorum.MemberRemove(ctx, req.GetName()); err != nil {
 			return nil, err
 		}
@@ -87,7 +88,7 @@ func (s *clusterService) MemberRemove(ctx context.Context, req *writv1.MemberRem
 }
 
 func (s *clusterService) MoveCoordinator(ctx context.Context, req *writv1.MoveCoordinatorRequest) (*writv1.MoveCoordinatorResponse, error) {
-	return decide(ctx, s.forwarder, manner{once: true}, func(ctx context.Context) (*writv1.MoveCoordinatorResponse, error) {
+	return decide(ctx, s.forwarder, manner{once: true, moves: true}, func(ctx context.Context) (*writv1.MoveCoordinatorResponse, error) {
 		name, err := s.quorum.MoveCoordinator(ctx, req.GetTo())
 		if err != nil {
 			return nil, err

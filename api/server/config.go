@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc/stats"
 
 	"github.com/writ-io/writ/api/server/identity"
 	"github.com/writ-io/writ/api/server/policy"
@@ -39,8 +41,18 @@ type Config struct {
 	// Registry takes the metrics, and /metrics shows it. One registry per Server; nil makes one, with the Go
 	// runtime's and the process's own metrics.
 	Registry *prometheus.Registry
+	// Tracing follows calls; by default nothing does.
+	Tracing Tracing
 	// Version is shown in the status.
 	Version string
+}
+
+// Tracing follows calls through the nodes. What is nil is not installed, and costs nothing.
+type Tracing struct {
+	// Served sees the calls that this node serves, and Passed those that it passes on to another one.
+	Served, Passed stats.Handler
+	// Span answers the W3C trace context of the call that a context is of; empty: it is not traced.
+	Span func(context.Context) string
 }
 
 // Limits of what callers may ask of one node. For each field 0 means the default and a negative value no limit, unless

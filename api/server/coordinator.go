@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
 
 	"github.com/writ-io/writ/api/server/identity"
 	writv1 "github.com/writ-io/writ/api/writ/v1"
@@ -32,6 +34,8 @@ type link struct {
 	lease   writv1.LeaseServiceClient
 	fence   writv1.FenceServiceClient
 	cluster writv1.ClusterServiceClient
+	region  writv1.RegionServiceClient
+	audit   writv1.AuditServiceClient
 	peer    writv1.PeerServiceClient
 	// over ends when a different node has become coordinator: what is under way to this one is then abandoned.
 	over   context.Context
@@ -44,9 +48,12 @@ type tracker struct {
 	dial   []grpc.DialOption
 	view   atomic.Pointer[view]
 
-	// The rest belongs to the goroutine of run, and to close after it has ended.
-	links map[string]*link            // by node name
-	conns map[string]*grpc.ClientConn // by API address
+	// Belongs to the goroutine of run, and to close after it has ended.
+	links map[string]*link // by node name
+
+	mu     sync.Mutex
+	conns  map[string]*grpc.ClientConn // guarded by mu; by API address
+	closed bool                        // guarded by mu
 }
 
 // Flow control windows of connections between nodes. The default of 64 KiB takes several round trips for one message of
@@ -56,7 +63,7 @@ const (
 	connWindowBytes   = 8 << 20
 )
 
-func newTracker(q Quorum, id *identity.Source, maxMessage int) *tracker {
+func newTracker(q Quorum, id *identity.Source, maxMessage int, calls stats.Handler) *tracker {
 	creds := insecure.NewCredentials()
 	if id != nil {
 		creds = id.ClientCredentials()
@@ -75,6 +82,9 @@ func newTracker(q Quorum, id *identity.Source, maxMessage int) *tracker {
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
+	}
+	if calls != nil {
+		t.dial = append(t.dial, grpc.WithStatsHandler(calls))
 	}
 	t.view.Store(&view{changed: make(chan struct{})})
 	return t
@@ -130,13 +140,9 @@ func (t *tracker) linkTo(node quorum.Node) (*link, error) {
 	if l := t.links[node.Name]; l != nil && l.addr == node.APIAddress {
 		return l, nil
 	}
-	conn := t.conns[node.APIAddress]
-	if conn == nil {
-		var err error
-		if conn, err = grpc.NewClient(node.APIAddress, t.dial...); err != nil {
-			return nil, err
-		}
-		t.conns[node.APIAddress] = conn
+	conn, err := t.connection(node.APIAddress)
+	if err != nil {
+		return nil, err
 	}
 	conn.ResetConnectBackoff()
 	conn.Connect()
@@ -145,6 +151,8 @@ func (t *tracker) linkTo(node quorum.Node) (*link, error) {
 		lease:   writv1.NewLeaseServiceClient(conn),
 		fence:   writv1.NewFenceServiceClient(conn),
 		cluster: writv1.NewClusterServiceClient(conn),
+		region:  writv1.NewRegionServiceClient(conn),
+		audit:   writv1.NewAuditServiceClient(conn),
 		peer:    writv1.NewPeerServiceClient(conn),
 	}
 	l.over, l.cancel = context.WithCancel(context.Background())
@@ -155,12 +163,33 @@ func (t *tracker) linkTo(node quorum.Node) (*link, error) {
 	return l, nil
 }
 
+// connection answers the connection to the node at an address, which all calls of it share. It is closed when no node has that
+// address any more.
+func (t *tracker) connection(addr string) (*grpc.ClientConn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if conn := t.conns[addr]; conn != nil {
+		return conn, nil
+	}
+	if t.closed {
+		return nil, errDraining
+	}
+	conn, err := grpc.NewClient(addr, t.dial...)
+	if err != nil {
+		return nil, err
+	}
+	t.conns[addr] = conn
+	return conn, nil
+}
+
 // dropStrangers closes connections to addresses that no node has any more.
 func (t *tracker) dropStrangers(coordinator quorum.Node) {
 	known := map[string]bool{coordinator.APIAddress: true}
 	for _, n := range t.quorum.Nodes() {
 		known[n.APIAddress] = true
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for addr, conn := range t.conns {
 		if !known[addr] {
 			_ = conn.Close()
@@ -174,6 +203,9 @@ func (t *tracker) close() {
 	for _, l := range t.links {
 		l.cancel()
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
 	for _, conn := range t.conns {
 		_ = conn.Close()
 	}

@@ -14,6 +14,8 @@
 //   - A guard's session works the same at every node: what it asks is authorised here and at the coordinator, again with
 //     every ask, and it is told of raises, grants, keys and new coordinators. The newest takes the place of what has not
 //     been read, so that a guard that does not read keeps nobody waiting; one that asks too much at a time is slowed down.
+//   - The floors of a guard are the guard's own word, whichever node is asked (GetGuard). One that
+//     does not answer is told to be what it is: what the quorum remembers never takes the place of an answer.
 //   - Every failed call carries the reason, and where it helps the field and the remedy, in gRPC as in JSON.
 //   - A handler that panics costs its caller an INTERNAL error, and nobody else anything.
 //   - No request body, no key and no certificate is logged.
@@ -22,7 +24,8 @@
 //
 // Validity of leases is between client and coordinator: nothing here counts TTLs. Rate limits hold on each node by itself.
 // That a guard was told something is no proof of anything: only its acknowledgements count, and the coordinator repeats in
-// each contact what it has not acknowledged. A canary shows one way through a guard, at one moment.
+// each contact what it has not acknowledged. A canary shows one way through a guard, at one moment. Pages
+// of a guard's floors are each of a moment of their own.
 //
 // A connection is as good as the certificate was when it was made, for at most [Config.MaxConnectionAge].
 //

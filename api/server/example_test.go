@@ -28,8 +28,8 @@ func (tinyQuorum) Coordinator() (quorum.Node, bool, <-chan struct{}) {
 func (tinyQuorum) Nodes() []quorum.Node  { return nil }
 func (tinyQuorum) Status() quorum.Status { return quorum.Status{Node: "a"} }
 
-func (tinyQuorum) Get(_ context.Context, resource lease.Resource, _ quorum.Consistency) (lease.Info, error) {
-	return lease.Info{Resource: resource, State: lease.Free}, nil
+func (tinyQuorum) Get(_ context.Context, query quorum.GetQuery) (lease.Info, error) {
+	return lease.Info{Resource: query.Resource, State: lease.Free}, nil
 }
 
 func Example() {

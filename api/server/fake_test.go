@@ -9,12 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/region"
 )
 
 // fakeQuorum answers what a test scripts; what is not scripted succeeds plainly. It decides if it is its own coordinator.
@@ -22,12 +24,17 @@ type fakeQuorum struct {
 	name string
 
 	onAcquire func(context.Context, lease.Acquire) (lease.AcquireOutcome, error)
+	onMove    func(to string) (string, error)
+	onRemove  func(name string) error
 	onRelease func(lease.Release) error
+	onStore   func(lease.Checkpoint) error
 	onRenew   func(context.Context, []lease.Renew) ([]lease.RenewOutcome, error)
-	onGet     func(lease.Resource, quorum.Consistency) (lease.Info, error)
+	onGet     func(quorum.GetQuery) (lease.Info, error)
 	onWatch   func(ctx context.Context, prefix, resume string, deliver func(quorum.WatchEvent) error) error
 	onList    func(quorum.ListQuery) (quorum.ListPage, error)
 	onGuard   func(context.Context, lease.GuardCall) (*writv1.GuardResponse, error)
+	onRegion  func(context.Context, region.Command) (proto.Message, error)
+	onInspect func(lease.Inspect) (lease.Info, error)
 
 	mu          sync.Mutex
 	coordinator quorum.Node // guarded by mu
@@ -174,6 +181,8 @@ func (q *fakeQuorum) Submit(commands []any, deliver func([]lease.Reply)) (lease.
 				}
 			case lease.Release:
 				err = q.Release(ctx, cmd)
+			case lease.Checkpoint:
+				err = q.Checkpoint(ctx, cmd)
 			}
 			if ctx.Err() != nil {
 				return // abandoned
@@ -196,7 +205,15 @@ func (q *fakeQuorum) Abandon(id lease.CallID) {
 	}
 }
 
-func (q *fakeQuorum) Checkpoint(context.Context, lease.Checkpoint) error { return q.decides() }
+func (q *fakeQuorum) Checkpoint(_ context.Context, cmd lease.Checkpoint) error {
+	if err := q.decides(); err != nil {
+		return err
+	}
+	if q.onStore != nil {
+		return q.onStore(cmd)
+	}
+	return nil
+}
 
 func (q *fakeQuorum) ForceRelease(_ context.Context, cmd lease.ForceRelease) (lease.Info, error) {
 	return lease.Info{Resource: cmd.Resource, State: lease.Ending, Token: token(7)}, q.decides()
@@ -206,13 +223,20 @@ func (q *fakeQuorum) Inspect(_ context.Context, cmd lease.Inspect) (lease.Info, 
 	if err := q.decides(); err != nil {
 		return lease.Info{}, err
 	}
+	if q.onInspect != nil {
+		return q.onInspect(cmd)
+	}
 	if cmd.Token != 0 && cmd.Token != token(7) {
 		return lease.Info{}, lease.Errorf(lease.ReasonNotHolder, "%s does not hold %s", cmd.Principal, cmd.Resource)
 	}
-	return lease.Info{
+	info := lease.Info{
 		Resource: cmd.Resource, State: lease.Held, Token: token(7), Holder: lease.Holder{Principal: cmd.Principal},
 		GrantedAt: grantedAt, RequestID: "r1", Remaining: time.Second, Waiters: 3,
-	}, nil
+	}
+	if cmd.WithCheckpoint {
+		info.Checkpoint = []byte("as the coordinator knows")
+	}
+	return info, nil
 }
 
 func (q *fakeQuorum) GuardCall(ctx context.Context, cmd lease.GuardCall) (*writv1.GuardResponse, error) {
@@ -267,11 +291,24 @@ func (q *fakeQuorum) GetGuarding(_ context.Context, cmd lease.GetGuarding) (*wri
 	return &writv1.GuardingRecord{Version: 1}, q.noteGuard(cmd)
 }
 
-func (q *fakeQuorum) Get(_ context.Context, resource lease.Resource, c quorum.Consistency) (lease.Info, error) {
-	if q.onGet != nil {
-		return q.onGet(resource, c)
+func (q *fakeQuorum) Region(ctx context.Context, cmd region.Command) (proto.Message, error) {
+	if err := q.decides(); err != nil {
+		return nil, err
 	}
-	return lease.Info{Resource: resource, State: lease.Held, Token: token(7), TTL: 10 * time.Second, Revision: 42}, nil
+	return q.onRegion(ctx, cmd)
+}
+
+var fakeConsistency = map[quorum.Consistency]string{quorum.Linearizable: "linearizable", quorum.Local: "local"}
+
+func (q *fakeQuorum) Get(_ context.Context, query quorum.GetQuery) (lease.Info, error) {
+	if q.onGet != nil {
+		return q.onGet(query)
+	}
+	info := lease.Info{Resource: query.Resource, State: lease.Held, Token: token(7), TTL: 10 * time.Second, Revision: 42}
+	if query.WithCheckpoint {
+		info.Checkpoint = []byte("as " + fakeConsistency[query.Consistency])
+	}
+	return info, nil
 }
 
 func (q *fakeQuorum) List(_ context.Context, query quorum.ListQuery) (quorum.ListPage, error) {
@@ -314,9 +351,17 @@ func (q *fakeQuorum) MemberAdd(_ context.Context, name, peerURL string) (uint64,
 	return 0xabc, map[string]string{name: peerURL}, q.decides()
 }
 
-func (q *fakeQuorum) MemberRemove(context.Context, string) error { return q.decides() }
+func (q *fakeQuorum) MemberRemove(_ context.Context, name string) error {
+	if q.onRemove != nil {
+		return q.onRemove(name)
+	}
+	return q.decides()
+}
 
 func (q *fakeQuorum) MoveCoordinator(_ context.Context, to string) (string, error) {
+	if q.onMove != nil {
+		return q.onMove(to)
+	}
 	return to, q.decides()
 }
 

@@ -50,6 +50,9 @@ func (s *fenceService) IssueWrit(ctx context.Context, req *writv1.IssueWritReque
 	return decide(ctx, s.forwarder, manner{}, func(ctx context.Context) (*writv1.IssueWritResponse, error) {
 		info, err := s.quorum.Inspect(ctx, cmd)
 		if err != nil {
+			info, err = s.tenureFor(ctx, cmd, err)
+		}
+		if err != nil {
 			return nil, err
 		}
 		signed, err := s.signer.sign(fence.Writ{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -40,6 +41,9 @@ type manner struct {
 	wait time.Duration
 	// once: what may have had its effect is not asked for again.
 	once bool
+	// moves: the request moves the coordinator away from the node that is asked. That one goes on and answers, so another
+	// one's taking over does not end the call.
+	moves bool
 }
 
 // decide answers what local answers if this node decides, and else what remote answers from the node that does. A request
@@ -54,18 +58,18 @@ func decide[R any](ctx context.Context, f *forwarder, how manner, local func(con
 		if v.self || v.node.Name == "" || from.forwarded {
 			resp, err := local(ctx)
 			if !errors.Is(err, lease.ErrNotCoordinator) || from.forwarded {
-				return resp, err
+				return resp, search.answer(err)
 			}
 			search.failed(v, err)
 		} else if v.link == nil {
 			search.failed(v, v.err)
 		} else {
-			resp, fail, err := attempt(ctx, f, v.link, from, how.wait, remote)
+			resp, fail, err := attempt(ctx, f, v.link, from, how, remote)
 			if !fail.again {
 				if err == nil {
 					f.metrics.forwarded.Inc()
 				}
-				return resp, err
+				return resp, search.answer(err)
 			}
 			search.failed(v, err)
 			if fail.sent {
@@ -90,10 +94,12 @@ type failure struct {
 }
 
 // attempt asks the node behind l once.
-func attempt[R any](ctx context.Context, f *forwarder, l *link, from *caller, wait time.Duration, remote remoteCall[R]) (R, failure, error) {
-	callCtx, cancel := context.WithTimeout(ctx, f.config.Timeout+wait)
+func attempt[R any](ctx context.Context, f *forwarder, l *link, from *caller, how manner, remote remoteCall[R]) (R, failure, error) {
+	callCtx, cancel := context.WithTimeout(ctx, f.config.Timeout+how.wait)
 	defer cancel()
-	defer context.AfterFunc(l.over, cancel)()
+	if !how.moves {
+		defer context.AfterFunc(l.over, cancel)()
+	}
 	callCtx = metadata.AppendToOutgoingContext(callCtx, keyForwarded, string(from.principal))
 	var to peer.Peer
 	resp, err := remote(callCtx, l, grpc.Peer(&to))
@@ -144,6 +150,27 @@ type search struct {
 	name   string // of the node that latest is about
 	sentTo string // the last node where an attempt may have had its effect
 	over   bool   // no further attempt
+}
+
+// answer is what the request is answered when its latest attempt was refused with err. Of an earlier attempt that may have had
+// its effect the refusal says nothing: what tells that nothing was done, or how things are without the effect, holds for the
+// latest attempt alone.
+func (s *search) answer(err error) error {
+	if s.sentTo == "" {
+		return err
+	}
+	said := lease.FromError(err)
+	if !slices.Contains(ofOneAttempt, lease.ReasonOf(said)) {
+		return err
+	}
+	s.latest = fmt.Errorf("asked again: %w", said)
+	return s.giveUp()
+}
+
+// ofOneAttempt are the reasons that say what one attempt did not do, or what it found.
+var ofOneAttempt = []lease.Reason{
+	lease.ReasonNoQuorum, lease.ReasonNotCoordinator, lease.ReasonRecovering, lease.ReasonLimit,
+	lease.ReasonHeld, lease.ReasonExpired, lease.ReasonReleased, lease.ReasonNotHolder,
 }
 
 func (s *search) failed(v *view, err error) { s.latest, s.name = err, v.node.Name }

@@ -181,6 +181,33 @@ func TestChangeOfCoordinatorEndsAnAttempt(t *testing.T) {
 	}
 }
 
+// A request that moves the coordinator is answered by the one that was asked, and not given up because it has moved.
+func TestMovingTheCoordinatorIsAnswered(t *testing.T) {
+	a, b := pair(t, func(c *Config) { c.Forward.Timeout = time.Hour })
+	c := b.dial(app)
+	moved := func() {
+		a.quorum.setCoordinator(b.info)
+		b.quorum.setCoordinator(b.info)
+		eventually(t, "b decides", func() bool { return b.server.tracker.current().self })
+	}
+	a.quorum.onMove = func(to string) (string, error) { moved(); return to, nil }
+	resp, err := c.cluster.MoveCoordinator(testContext(t), &writv1.MoveCoordinatorRequest{To: "b"})
+	if err != nil || resp.GetCoordinator() != "b" {
+		t.Errorf("moved: %v, %v", resp, err)
+	}
+
+	// A coordinator that is to be removed hands over first, and then it is the next one's turn.
+	a.quorum.setCoordinator(a.info)
+	b.quorum.setCoordinator(a.info)
+	eventually(t, "a decides", func() bool { return b.server.tracker.current().link != nil })
+	var removed atomic.Int32
+	a.quorum.onRemove = func(string) error { moved(); return lease.ErrNotCoordinator }
+	b.quorum.onRemove = func(string) error { removed.Add(1); return nil }
+	if _, err := c.cluster.MemberRemove(testContext(t), &writv1.MemberRemoveRequest{Name: "a"}); err != nil || removed.Load() != 1 {
+		t.Errorf("removed %d times: %v", removed.Load(), err)
+	}
+}
+
 // While nobody is known to decide, the old coordinator may still answer.
 func TestLossOfCoordinatorEndsNoAttempt(t *testing.T) {
 	a, b := pair(t, nil)
@@ -245,6 +272,53 @@ func TestLostCoordinatorIsUnknownOutcome(t *testing.T) {
 	wg.Wait()
 	_, err := c.leases.Acquire(testContext(t), acquireRequest("a/b"))
 	wantReason(t, err, lease.ReasonNoQuorum)
+}
+
+// What a later attempt is refused with says nothing of an earlier one that the old coordinator may have carried out.
+func TestRefusalAfterALostAttemptIsUnknownOutcome(t *testing.T) {
+	for _, tc := range []struct {
+		refusal *lease.Error
+		want    lease.Reason
+	}{
+		{lease.Errorf(lease.ReasonNoQuorum, "no majority confirmed the coordinator; nothing was changed"), lease.ReasonUnknownOutcome},
+		{lease.Errorf(lease.ReasonRecovering, "nothing is granted"), lease.ReasonUnknownOutcome},
+		{lease.Errorf(lease.ReasonHeld, "by somebody else"), lease.ReasonUnknownOutcome},
+		{lease.Errorf(lease.ReasonReleased, "it was"), lease.ReasonUnknownOutcome},
+		{lease.Errorf(lease.ReasonDenied, "whoever carries it out"), lease.ReasonDenied},
+	} {
+		for _, here := range []bool{true, false} {
+			ca := newAuthority(t)
+			patient := func(c *Config) { c.Forward.Timeout, c.Forward.Patience = time.Hour, time.Hour }
+			nodes := []*node{start(t, ca, newFake("a"), patient), start(t, ca, newFake("b"), patient), start(t, ca, newFake("c"), patient)}
+			asked, next := nodes[1], nodes[2]
+			if here {
+				next = asked
+			}
+			for _, n := range nodes {
+				n.quorum.setNodes(nodes[0].info, nodes[1].info, nodes[2].info)
+				n.quorum.setCoordinator(nodes[0].info)
+			}
+			taken, _ := blocked(nodes[0].quorum)
+			next.quorum.onAcquire = func(context.Context, lease.Acquire) (lease.AcquireOutcome, error) {
+				return lease.AcquireOutcome{}, tc.refusal
+			}
+			next.quorum.setCoordinator(next.info)
+			asked.quorum.setCoordinator(nodes[0].info)
+			client := asked.dial(app)
+			eventually(t, "who is asked knows the old coordinator", func() bool { return asked.server.tracker.current().node.Name == "a" })
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				_, err := client.leases.Acquire(testContext(t), acquireRequest("a/b"))
+				wantReason(t, err, tc.want, tc.refusal.Message)
+				if tc.want == lease.ReasonUnknownOutcome {
+					wantReason(t, err, tc.want, "a did not answer", "asked again: "+string(tc.refusal.Reason), "same request id")
+				}
+			})
+			<-taken
+			asked.quorum.setCoordinator(next.info)
+			wg.Wait()
+		}
+	}
 }
 
 func TestSlowCoordinatorIsUnknownOutcome(t *testing.T) {

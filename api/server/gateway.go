@@ -26,6 +26,9 @@ type gateway struct {
 	leases writv1.LeaseServiceClient
 }
 
+// maxTraceparent is far above any trace context.
+const maxTraceparent = 128
+
 const watchPath = "/v1/leases:watch"
 
 // useStrictQuery sets what the library keeps for the whole process, although it is an option of a mux.
@@ -38,12 +41,18 @@ func newGateway(conn *grpc.ClientConn) (*gateway, error) {
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, strictJSON{}),
 		runtime.WithErrorHandler(gatewayError),
 		runtime.WithRoutingErrorHandler(routingError),
-		// No header of a caller becomes metadata, and none of the metadata a header: what nodes say to each other is not
+		// No header of a caller becomes metadata, but for the trace context, and none of the metadata a header: what nodes say to each other is not
 		// for callers to say.
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
-		runtime.WithMetadata(func(ctx context.Context, _ *http.Request) metadata.MD { return callerMetadata(ctx) }),
+		runtime.WithMetadata(func(ctx context.Context, r *http.Request) metadata.MD {
+			md := callerMetadata(ctx)
+			if said := r.Header.Get(keyTraceparent); said != "" && len(said) <= maxTraceparent {
+				md.Set(keyTraceparent, said)
+			}
+			return md
+		}),
 		// Else any POST could pose as another method.
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
@@ -53,6 +62,8 @@ func newGateway(conn *grpc.ClientConn) (*gateway, error) {
 		writv1.RegisterLeaseServiceHandlerClient(ctx, g.mux, g.leases),
 		writv1.RegisterFenceServiceHandlerClient(ctx, g.mux, writv1.NewFenceServiceClient(conn)),
 		writv1.RegisterClusterServiceHandlerClient(ctx, g.mux, writv1.NewClusterServiceClient(conn)),
+		writv1.RegisterRegionServiceHandlerClient(ctx, g.mux, writv1.NewRegionServiceClient(conn)),
+		writv1.RegisterAuditServiceHandlerClient(ctx, g.mux, writv1.NewAuditServiceClient(conn)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("registering the HTTP API: %w", err)

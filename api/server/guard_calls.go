@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 )
 
@@ -19,11 +20,25 @@ func (s *fenceService) ListGuards(ctx context.Context, req *writv1.ListGuardsReq
 	if err != nil {
 		return nil, err
 	}
-	return decide(ctx, s.forwarder, manner{}, func(ctx context.Context) (*writv1.ListGuardsResponse, error) {
-		return s.quorum.ListGuards(ctx, lease.ListGuards{Resource: resource})
+	return s.guards.list(ctx, resource)
+}
+
+// list asks the coordinator for the guards that cover a resource; empty: for all.
+func (g *guards) list(ctx context.Context, resource lease.Resource) (*writv1.ListGuardsResponse, error) {
+	return decide(ctx, g.forwarder, manner{}, func(ctx context.Context) (*writv1.ListGuardsResponse, error) {
+		return g.quorum.ListGuards(ctx, lease.ListGuards{Resource: resource})
 	}, func(ctx context.Context, l *link, opts ...grpc.CallOption) (*writv1.ListGuardsResponse, error) {
-		return l.fence.ListGuards(ctx, req, append(opts, grpc.MaxCallRecvMsgSize(maxSeedBytes))...)
+		return l.fence.ListGuards(ctx, &writv1.ListGuardsRequest{Resource: string(resource)}, append(opts, grpc.MaxCallRecvMsgSize(maxSeedBytes))...)
 	})
+}
+
+// GetGuard is about a guard that is connected to any of the nodes.
+func (s *fenceService) GetGuard(ctx context.Context, req *writv1.GetGuardRequest) (*writv1.GetGuardResponse, error) {
+	ask, err := floorsAsk(req)
+	if err != nil {
+		return nil, err
+	}
+	return s.guards.get(ctx, req.GetName(), ask, req.GetPageToken() == "")
 }
 
 // resourceOrNone reads a resource that may be left out.
@@ -57,7 +72,15 @@ func (s *fenceService) VerifyGuards(ctx context.Context, req *writv1.VerifyGuard
 	if err != nil {
 		return nil, err
 	}
-	return &writv1.VerifyGuardsResponse{Verdicts: s.guards.verify(ctx, req.GetName(), resource)}, nil
+	token := fence.Token(req.GetToken())
+	switch {
+	case token.IsZero():
+	case resource == "":
+		return nil, lease.Invalid("token", "is set without a resource", "name the resource that it is a token of")
+	case !token.Valid():
+		return nil, lease.Invalid("token", "is no token", "use one of the resource, in decimal")
+	}
+	return &writv1.VerifyGuardsResponse{Verdicts: s.guards.verify(ctx, req.GetName(), resource, token)}, nil
 }
 
 func (s *fenceService) GetGuarding(ctx context.Context, req *writv1.GetGuardingRequest) (*writv1.GetGuardingResponse, error) {

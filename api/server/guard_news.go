@@ -19,12 +19,17 @@ const maxTold = 1 << 18
 // does not read costs one entry for each resource, and at most limit of them.
 type news struct {
 	limit  int
-	floors latest[uint64]
+	floors latest[floorNews]
 	grants latest[grantNews]
 	told   map[string]uint64 // floors that have been told
 	keys   string            // the newest key set
 	fresh  bool              // keys have not been told
 	hurry  bool
+}
+
+type floorNews struct {
+	token       uint64
+	traceparent string
 }
 
 type grantNews struct {
@@ -35,9 +40,9 @@ type grantNews struct {
 func newNews(limit int) news { return news{limit: limit, told: make(map[string]uint64)} }
 
 // raise notes the floor of a resource. It answers false if there is no room for one more.
-func (n *news) raise(resource string, floor uint64) bool {
+func (n *news) raise(resource string, floor floorNews) bool {
 	waiting, waits := n.floors.values[resource]
-	if floor == 0 || n.told[resource] >= floor || (waits && waiting >= floor) {
+	if floor.token == 0 || n.told[resource] >= floor.token || (waits && waiting.token >= floor.token) {
 		return true
 	}
 	return n.floors.put(resource, floor, n.limit)
@@ -73,8 +78,8 @@ func (n *news) take() (messages []*writv1.GuardResponse) {
 			if len(n.told) >= maxTold {
 				clear(n.told)
 			}
-			n.told[name] = floors[i]
-			raises[i] = &writv1.GuardFloor{Resource: name, Token: floors[i]}
+			n.told[name] = floors[i].token
+			raises[i] = &writv1.GuardFloor{Resource: name, Token: floors[i].token, Traceparent: floors[i].traceparent}
 		}
 		messages = append(messages, raisesMessage(raises))
 	}

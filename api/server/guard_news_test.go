@@ -61,7 +61,7 @@ func newSlowGuard(t *testing.T, q *fakeQuorum, covers []string, edit func(*guard
 	logger := hclog.NewNullLogger()
 	clk := clock.Monotonic()
 	c := &chain{logger: logger, limiter: newLimiter(Config{}.withDefaults().Limits, clk, m), access: policy.AllowAll(), checker: check}
-	tracker := newTracker(q, nil, defaultMaxRequestBytes)
+	tracker := newTracker(q, nil, defaultMaxRequestBytes, nil)
 	tracker.adopt(q.coordinator, true)
 	g := &guards{
 		quorum: q, forwarder: &forwarder{tracker: tracker, config: Config{}.withDefaults().Forward, clock: clk, metrics: m}, chain: c,
@@ -174,15 +174,15 @@ func TestProbesOfASlowGuardAreDropped(t *testing.T) {
 	eventually(t, "it is known", func() bool { return len(all.all()) == 1 })
 	session := all.all()[0]
 	for range 3 * maxProbes {
-		verdicts := all.verify(t.Context(), "", "")
+		verdicts := all.verify(t.Context(), "", "", 0)
 		if len(verdicts) != 1 || verdicts[0].GetRefused() || !strings.Contains(verdicts[0].GetDetail(), "did not answer") {
 			t.Fatalf("verdicts %v", verdicts)
 		}
 	}
 	session.mu.Lock()
 	defer session.mu.Unlock()
-	if len(session.probes) > 0 || len(session.answers) > 1 {
-		t.Errorf("%d probes and %d messages are kept", len(session.probes), len(session.answers))
+	if len(session.asked) > 0 || len(session.answers) > 1 {
+		t.Errorf("%d probes and %d messages are kept", len(session.asked), len(session.answers))
 	}
 }
 
@@ -210,7 +210,7 @@ func TestNewsKeepTheNewest(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"raise": func(t *rapid.T) {
 				r, floor := name.Draw(t, "resource"), rapid.Uint64Range(0, 9).Draw(t, "floor")
-				if n.raise(r, floor) {
+				if n.raise(r, floorNews{token: floor}) {
 					want[r] = max(want[r], floor)
 				} else if len(n.floors.order) < limit {
 					t.Fatal("refused although there is room")

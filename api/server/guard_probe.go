@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
@@ -12,6 +14,7 @@ import (
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
 	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/region"
 )
 
 const (
@@ -19,19 +22,21 @@ const (
 	canaryHolder = "writ/canary"
 	// canaryName is a resource of that name under a prefix that is covered.
 	canaryName = "canary"
-	// maxProbes bounds the probes that one guard has not answered.
+	// maxProbes bounds what one guard was told to answer and has not.
 	maxProbes = 64
 )
 
-// Of a probe that tells nothing.
+// Why a guard has not answered what it was told to, or not been asked.
 var (
-	errProbeGone  = errors.New("the guard has disconnected")
-	errProbeBusy  = errors.New("other canaries are under way")
-	errNoOldToken = errors.New("there is no older token yet: nothing was granted")
+	errProbeGone   = errors.New("the guard has disconnected")
+	errProbeBusy   = errors.New("other canaries are under way")
+	errOtherAnswer = errors.New("the guard answered something else")
+	errNoOldToken  = errors.New("there is no older token yet: nothing was granted")
+	errNotOld      = errors.New("the token is not an old one")
 )
 
 // verify sends a canary through each guard that is connected here, of that name and for that resource unless they are empty.
-func (g *guards) verify(ctx context.Context, name string, resource lease.Resource) []*writv1.GuardVerdict {
+func (g *guards) verify(ctx context.Context, name string, resource lease.Resource, token fence.Token) []*writv1.GuardVerdict {
 	newest := make(map[string]*guardSession)
 	for _, s := range g.all() {
 		if name == "" || s.name == name {
@@ -48,7 +53,7 @@ func (g *guards) verify(ctx context.Context, name string, resource lease.Resourc
 			continue
 		}
 		all.Go(func() {
-			v := g.verifyOne(ctx, s, resource)
+			v := g.verifyOne(ctx, s, resource, token)
 			mu.Lock()
 			defer mu.Unlock()
 			verdicts = append(verdicts, v)
@@ -60,7 +65,7 @@ func (g *guards) verify(ctx context.Context, name string, resource lease.Resourc
 }
 
 // verifyOne answers what became of one canary. Whatever goes wrong, it is no refusal.
-func (g *guards) verifyOne(ctx context.Context, s *guardSession, resource lease.Resource) (v *writv1.GuardVerdict) {
+func (g *guards) verifyOne(ctx context.Context, s *guardSession, resource lease.Resource, asked fence.Token) (v *writv1.GuardVerdict) {
 	v = &writv1.GuardVerdict{Guard: s.name}
 	outcome := "unanswered"
 	defer func() {
@@ -73,7 +78,7 @@ func (g *guards) verifyOne(ctx context.Context, s *guardSession, resource lease.
 		resource = canaryFor(s.covers)
 	}
 	v.Resource = string(resource)
-	token, writ, err := g.canary(ctx, resource)
+	token, writ, err := g.canary(ctx, resource, asked)
 	if err != nil {
 		v.Detail = err.Error()
 		return v
@@ -86,9 +91,12 @@ func (g *guards) verifyOne(ctx context.Context, s *guardSession, resource lease.
 	case err != nil:
 		v.Detail = err.Error()
 	case probed.GetRefused():
-		v.Refused, v.Detail, outcome = true, probed.GetDetail(), "refused"
+		v.Refused, v.Answered, v.Detail, outcome = true, true, probed.GetDetail(), "refused"
+	case !asked.IsZero():
+		// The caller judges: the token may still be the present one.
+		v.Answered, v.Detail, outcome = true, probed.GetDetail(), "admitted"
 	default:
-		v.Detail, outcome = probed.GetDetail(), "admitted"
+		v.Answered, v.Detail, outcome = true, probed.GetDetail(), "admitted"
 		g.logger.Error("a guard did not refuse an old token", "guard", s.name, "resource", v.GetResource(), "token", token.String(), "detail", v.GetDetail())
 	}
 	return v
@@ -104,9 +112,15 @@ func canaryFor(covers []string) lease.Resource {
 	return lease.Resource(patternName(covers[0]) + canaryName)
 }
 
-// canary answers a token that is older than any that may be admitted, and a writ for it.
-func (g *guards) canary(ctx context.Context, resource lease.Resource) (fence.Token, string, error) {
-	token, err := g.oldToken(ctx, resource)
+// canary answers a token that is older than any that may be admitted, or the one that is asked for, and a writ for it.
+func (g *guards) canary(ctx context.Context, resource lease.Resource, asked fence.Token) (fence.Token, string, error) {
+	var token fence.Token
+	var err error
+	if asked.IsZero() {
+		token, err = g.oldToken(ctx, resource)
+	} else {
+		token, err = asked, g.mayAsk(ctx, resource, asked)
+	}
 	if err != nil {
 		return 0, "", err
 	}
@@ -117,9 +131,22 @@ func (g *guards) canary(ctx context.Context, resource lease.Resource) (fence.Tok
 	return token, writ, err
 }
 
+// mayAsk says why there can be no canary with a token. One above the newest would lift a guard's floor, and one with the newest
+// would be good for a write: only a drill's resource, before which nothing stands, has those.
+func (g *guards) mayAsk(ctx context.Context, resource lease.Resource, token fence.Token) error {
+	info, err := g.quorum.Get(ctx, quorum.GetQuery{Resource: resource, Consistency: quorum.Local})
+	switch {
+	case err != nil:
+		return err
+	case token > info.Token, token == info.Token && !strings.HasPrefix(string(resource), region.DrillPrefix):
+		return fmt.Errorf("%w: %v, and the newest is %v", errNotOld, token, info.Token)
+	}
+	return nil
+}
+
 // oldToken answers a token below the newest that was granted. It must not be above one: a guard would lift its floor.
 func (g *guards) oldToken(ctx context.Context, resource lease.Resource) (fence.Token, error) {
-	info, err := g.quorum.Get(ctx, resource, quorum.Local)
+	info, err := g.quorum.Get(ctx, quorum.GetQuery{Resource: resource, Consistency: quorum.Local})
 	if err != nil && !errors.Is(err, lease.ErrNotFound) {
 		return 0, err
 	}
@@ -137,31 +164,41 @@ func (g *guards) oldToken(ctx context.Context, resource lease.Resource) (fence.T
 
 // probe sends a canary to a guard and waits for the verdict.
 func (s *guardSession) probe(ctx context.Context, p *writv1.GuardProbe) (*writv1.GuardProbed, error) {
-	verdict := make(chan *writv1.GuardProbed, 1)
+	answer, err := s.demand(ctx, &writv1.GuardResponse{Say: &writv1.GuardResponse_Probe{Probe: p}})
+	if err == nil && answer.GetProbed() == nil {
+		err = errOtherAnswer
+	}
+	return answer.GetProbed(), err
+}
+
+// demand tells a guard something that it has to answer, under an id of this node's, and waits for the answer.
+func (s *guardSession) demand(ctx context.Context, m *writv1.GuardResponse) (*writv1.GuardRequest, error) {
+	answer := make(chan *writv1.GuardRequest, 1)
 	id := s.guards.nextProbe()
+	m.Id = id
 	s.mu.Lock()
 	switch {
 	case s.gone || s.broken != nil:
 		s.mu.Unlock()
 		return nil, errProbeGone
-	case len(s.probes) >= maxProbes:
+	case len(s.asked) >= maxProbes:
 		s.mu.Unlock()
 		return nil, errProbeBusy
 	}
-	s.probes[id] = verdict
-	s.answers = append(s.answers, &writv1.GuardResponse{Id: id, Say: &writv1.GuardResponse_Probe{Probe: p}})
+	s.asked[id] = answer
+	s.answers = append(s.answers, m)
 	s.mu.Unlock()
 	s.nudge()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.probes, id)
+		delete(s.asked, id)
 		// If the guard does not read, it has not even been sent.
-		s.answers = slices.DeleteFunc(s.answers, func(m *writv1.GuardResponse) bool { return m.GetId() == id && m.GetProbe() != nil })
+		s.answers = slices.DeleteFunc(s.answers, func(other *writv1.GuardResponse) bool { return other == m })
 	}()
 	select {
-	case v := <-verdict:
-		return v, nil
+	case a := <-answer:
+		return a, nil
 	case <-s.ctx.Done():
 		return nil, errProbeGone
 	case <-ctx.Done():
@@ -176,12 +213,12 @@ func (g *guards) nextProbe() uint64 {
 	return g.probe
 }
 
-// probed takes a verdict in. One that nobody waits for any more is dropped.
-func (s *guardSession) probed(id uint64, v *writv1.GuardProbed) {
+// answeredBy takes in what a guard answers to what it was told. An answer that nobody waits for any more is dropped.
+func (s *guardSession) answeredBy(req *writv1.GuardRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if verdict := s.probes[id]; verdict != nil {
-		delete(s.probes, id)
-		verdict <- v
+	if answer := s.asked[req.GetId()]; answer != nil {
+		delete(s.asked, req.GetId())
+		answer <- req
 	}
 }

@@ -35,9 +35,9 @@ func (g *guardEnd) answerProbes(answer func(*writv1.GuardResponse) *writv1.Guard
 
 func TestVerifyGuards(t *testing.T) {
 	ca, q := newAuthority(t), newFake("a")
-	q.onGet = func(r lease.Resource, c quorum.Consistency) (lease.Info, error) {
-		switch {
-		case c != quorum.Local:
+	q.onGet = func(query quorum.GetQuery) (lease.Info, error) {
+		switch r := query.Resource; {
+		case query.Consistency != quorum.Local:
 			return lease.Info{}, lease.ErrNoQuorum // which is not to be needed
 		case r == "db/1":
 			return heldInfo("db/1", 7, "eu"), nil

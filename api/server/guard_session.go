@@ -41,21 +41,22 @@ type guardSession struct {
 	// that reads them but the receiver.
 	name, process  string
 	covers, stamps []string
+	tellsFloors    bool
 	serial         uint64 // of those that are open at this node; 0: not open
 
 	mu        sync.Mutex
-	open      map[uint64]bool                     // guarded by mu; by the guard's id, until the answer is being sent
-	answered  []uint64                            // guarded by mu; of open
-	answers   []*writv1.GuardResponse             // guarded by mu; answers and probes, not sent yet
-	news      news                                // guarded by mu, but for limit
-	room      chan struct{}                       // guarded by mu; closed and replaced when news were taken
-	probes    map[uint64]chan *writv1.GuardProbed // guarded by mu; by the node's id
-	alarms    []*writv1.GuardAlarm                // guarded by mu; what the guard has reported last
-	following bool                                // guarded by mu
-	ending    bool                                // guarded by mu; nothing more is asked
-	gone      bool                                // guarded by mu; nobody reads any more
-	last      error                               // guarded by mu; how the stream ends when it ends in order
-	broken    error                               // guarded by mu; why the stream must end at once
+	open      map[uint64]bool                      // guarded by mu; by the guard's id, until the answer is being sent
+	answered  []uint64                             // guarded by mu; of open
+	answers   []*writv1.GuardResponse              // guarded by mu; answers and probes, not sent yet
+	news      news                                 // guarded by mu, but for limit
+	room      chan struct{}                        // guarded by mu; closed and replaced when news were taken
+	asked     map[uint64]chan *writv1.GuardRequest // guarded by mu; what the guard was told to answer, by the node's id
+	alarms    []*writv1.GuardAlarm                 // guarded by mu; what the guard has reported last
+	following bool                                 // guarded by mu
+	ending    bool                                 // guarded by mu; nothing more is asked
+	gone      bool                                 // guarded by mu; nobody reads any more
+	last      error                                // guarded by mu; how the stream ends when it ends in order
+	broken    error                                // guarded by mu; why the stream must end at once
 }
 
 // guardAsk is something that a guard has asked.
@@ -70,7 +71,7 @@ func (g *guards) serve(stream guardStream) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	s := &guardSession{
 		guards: g, from: callerOf(ctx), ctx: ctx, wake: make(chan struct{}, 1), open: make(map[uint64]bool), slots: make(chan struct{}, maxGuardAsks),
-		news: newNews(g.maxNews), room: make(chan struct{}), probes: make(map[uint64]chan *writv1.GuardProbed),
+		news: newNews(g.maxNews), room: make(chan struct{}), asked: make(map[uint64]chan *writv1.GuardRequest),
 	}
 	leave, err := g.chain.limiter.enter(s.from)
 	if err != nil {
@@ -204,8 +205,8 @@ func (s *guardSession) takeIn(stream guardStream) (err error) {
 
 // begin takes one message in. An error of its own means that the stream makes no sense, or must not go on.
 func (s *guardSession) begin(req *writv1.GuardRequest) error {
-	if probed := req.GetProbed(); probed != nil {
-		s.probed(req.GetId(), probed)
+	if req.GetProbed() != nil || req.GetFloors() != nil {
+		s.answeredBy(req)
 		return nil
 	}
 	x := &guardAsk{id: req.GetId(), kind: askKind(req), began: callClock.Now()}
@@ -271,7 +272,7 @@ func (s *guardSession) makesSense(x *guardAsk, req *writv1.GuardRequest) error {
 	case x.id == 0:
 		return lease.Invalid("id", "is 0", "number what is asked from 1 on")
 	case x.kind == "":
-		return lease.Invalid("ask", "is missing", "set enrol, contact, acks, leave or probed")
+		return lease.Invalid("ask", "is missing", "set enrol, contact, acks, leave, probed or floors")
 	case s.serial == 0 && req.GetEnrol() == nil && req.GetContact() == nil:
 		return lease.Invalid("ask", "is "+x.kind+" before the stream was begun", "begin a stream with enrol or contact")
 	case s.serial != 0 && req.GetGuard() != s.name:
@@ -344,6 +345,7 @@ func (s *guardSession) begun(req *writv1.GuardRequest) error {
 		return lease.Invalid("contact.covers", "are missing in what begins a stream", "say what the guard covers, as in its enrolment")
 	}
 	s.name, s.process, s.covers, s.stamps = req.GetGuard(), req.GetSession(), covers, stamps
+	s.tellsFloors = req.GetEnrol().GetTellsFloors() || req.GetContact().GetTellsFloors()
 	if err := s.guards.add(s); err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ func (w *guardWatch) tell(ev *quorum.WatchEvent) error {
 		w.stale = nil
 	case quorum.WatchState, quorum.WatchChanged:
 		if w.matches(ev.Lease.Resource) {
-			return w.resource(&ev.Lease)
+			return w.resource(&ev.Lease, ev.Traceparent)
 		}
 	case quorum.WatchRemoved:
 		if !w.matches(ev.Lease.Resource) {
@@ -134,7 +134,7 @@ func (w *guardWatch) removed(resource lease.Resource) error {
 	return w.free(resource)
 }
 
-func (w *guardWatch) resource(info *lease.Info) error {
+func (w *guardWatch) resource(info *lease.Info, traceparent string) error {
 	s, name := w.session, string(info.Resource)
 	held := info.State == lease.Held || info.State == lease.Ending
 	floor := uint64(info.Fencing)
@@ -142,7 +142,7 @@ func (w *guardWatch) resource(info *lease.Info) error {
 		floor = uint64(info.Token)
 	}
 	if coveredBy(s.covers, info.Resource) {
-		if err := s.inform(func(n *news) bool { return n.raise(name, floor) }); err != nil {
+		if err := s.inform(func(n *news) bool { return n.raise(name, floorNews{token: floor, traceparent: traceparent}) }); err != nil {
 			return err
 		}
 	}

@@ -194,6 +194,7 @@ func (g *guards) answerParts(id uint64, resp *writv1.GuardResponse) (messages []
 		}
 		last.Say = &writv1.GuardResponse_Enrolled{Enrolled: &writv1.GuardEnrolled{
 			Lease: all.GetLease(), Base: all.GetBase(), Issuer: issuer, Floors: floors, Rules: all.GetRules(),
+			Incarnation: all.GetIncarnation(), Epoch: all.GetEpoch(), Approvers: all.GetApprovers(),
 		}}
 	}
 	if all := resp.GetContacted(); len(all.GetRaises()) > maxNews {
@@ -203,6 +204,7 @@ func (g *guards) answerParts(id uint64, resp *writv1.GuardResponse) (messages []
 		}
 		last.Say = &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{
 			Lease: all.GetLease(), Raises: raises, Rules: all.GetRules(),
+			Incarnation: all.GetIncarnation(), Epoch: all.GetEpoch(), Approvers: all.GetApprovers(),
 		}}
 	}
 	return append(messages, last)

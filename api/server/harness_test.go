@@ -149,6 +149,12 @@ func start(t testing.TB, ca *authority, q *fakeQuorum, edit func(*Config)) *node
 	n.grpc, n.http = api.Addr().String(), web.Addr().String()
 	n.info = quorum.Node{Name: q.name, APIAddress: n.grpc, HTTPAddress: n.http, Principal: lease.Principal(nodePrefix + q.name)}
 	go func() { n.served <- server.Serve(api, web) }()
+	// A short test must not be over before: what is stopped does not serve any more, and says so.
+	eventually(t, "it serves", func() bool {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		return server.serving
+	})
 	t.Cleanup(func() {
 		server.Stop()
 		if err := <-n.served; err != nil {
@@ -175,6 +181,7 @@ type client struct {
 	fences  writv1.FenceServiceClient
 	cluster writv1.ClusterServiceClient
 	peers   writv1.PeerServiceClient
+	regions writv1.RegionServiceClient
 }
 
 func (n *node) dial(principal string, opts ...grpc.DialOption) *client {
@@ -197,6 +204,7 @@ func dialTo(t testing.TB, addr string, opts ...grpc.DialOption) *client {
 	return &client{
 		conn: conn, leases: writv1.NewLeaseServiceClient(conn), fences: writv1.NewFenceServiceClient(conn),
 		cluster: writv1.NewClusterServiceClient(conn), peers: writv1.NewPeerServiceClient(conn),
+		regions: writv1.NewRegionServiceClient(conn),
 	}
 }
 

@@ -23,6 +23,7 @@ const healthEvery = 250 * time.Millisecond
 // healthServices are the names that may be asked for; "" is the node as a whole. PeerService is not for outsiders.
 var healthServices = []string{
 	"", writv1.LeaseService_ServiceDesc.ServiceName, writv1.FenceService_ServiceDesc.ServiceName, writv1.ClusterService_ServiceDesc.ServiceName,
+	writv1.RegionService_ServiceDesc.ServiceName, writv1.AuditService_ServiceDesc.ServiceName,
 }
 
 func newHealthService(q Quorum, draining context.Context) *healthService {

@@ -76,6 +76,16 @@ func TestRESTRoundTrip(t *testing.T) {
 	if l := got.GetLease(); l.GetResource() != "a:b" || l.GetRemaining().AsDuration() != time.Second || l.GetWaiters() != 3 {
 		t.Errorf("lease with deadline %v", l)
 	}
+	for asked, want := range map[string]string{
+		"?withCheckpoint=true": "as linearizable", "": "",
+		"?withCheckpoint=true&consistency=READ_CONSISTENCY_LOCAL": "as local",
+		"?withCheckpoint=true&withDeadline=true":                  "as the coordinator knows", "?withDeadline=true": "",
+	} {
+		var got writv1.GetResponse
+		if n.rest(c, http.MethodGet, "/v1/leases/a/b"+asked, "", &got); string(got.GetLease().GetCheckpoint()) != want {
+			t.Errorf("%q was answered with checkpoint %q", asked, got.GetLease().GetCheckpoint())
+		}
+	}
 	n.rest(c, http.MethodPost, "/v1/leases/a/b:cancel", `{"requestId":"r1"}`, &writv1.CancelAcquireResponse{})
 	n.rest(c, http.MethodPost, "/v1/leases:renew", `{"leases":[{"resource":"a/b","token":`+token(7).Decimal()+`}]}`, &writv1.RenewResponse{})
 	n.rest(c, http.MethodPost, "/v1/leases/a/b:checkpoint", `{"token":"`+token(7).Decimal()+`","data":"`+base64.StdEncoding.EncodeToString([]byte("x"))+`"}`, &writv1.CheckpointResponse{})

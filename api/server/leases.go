@@ -233,11 +233,10 @@ func (s *leaseService) releaseCommand(from *caller, req *writv1.ReleaseRequest) 
 }
 
 func (s *leaseService) Checkpoint(ctx context.Context, req *writv1.CheckpointRequest) (*writv1.CheckpointResponse, error) {
-	ref, err := lease.RefFromProto(req.GetResource(), req.GetToken())
+	cmd, err := s.checkpointCommand(callerOf(ctx), req)
 	if err != nil {
 		return nil, err
 	}
-	cmd := lease.Checkpoint{Caller: s.caller(ctx, req.GetInstance()), Ref: ref, Data: req.GetData(), Sequence: req.GetSequence()}
 	return decide(ctx, s.forwarder, manner{}, func(ctx context.Context) (*writv1.CheckpointResponse, error) {
 		if err := s.quorum.Checkpoint(ctx, cmd); err != nil {
 			return nil, err
@@ -246,6 +245,13 @@ func (s *leaseService) Checkpoint(ctx context.Context, req *writv1.CheckpointReq
 	}, func(ctx context.Context, l *link, opts ...grpc.CallOption) (*writv1.CheckpointResponse, error) {
 		return l.lease.Checkpoint(ctx, req, opts...)
 	})
+}
+
+func (s *leaseService) checkpointCommand(from *caller, req *writv1.CheckpointRequest) (lease.Checkpoint, error) {
+	ref, err := lease.RefFromProto(req.GetResource(), req.GetToken())
+	return lease.Checkpoint{
+		Caller: lease.Caller{Principal: from.principal, Instance: req.GetInstance()}, Ref: ref, Data: req.GetData(), Sequence: req.GetSequence(),
+	}, err
 }
 
 func (s *leaseService) ForceRelease(ctx context.Context, req *writv1.ForceReleaseRequest) (*writv1.ForceReleaseResponse, error) {
@@ -284,13 +290,13 @@ func (s *leaseService) Get(ctx context.Context, req *writv1.GetRequest) (*writv1
 		if err != nil {
 			return nil, err
 		}
-		info, err := s.quorum.Get(ctx, resource, consistency)
+		info, err := s.quorum.Get(ctx, quorum.GetQuery{Resource: resource, Consistency: consistency, WithCheckpoint: req.GetWithCheckpoint()})
 		if err != nil {
 			return nil, err
 		}
 		return &writv1.GetResponse{Lease: lease.InfoToProto(&info)}, nil
 	}
-	cmd := lease.Inspect{Caller: s.caller(ctx, ""), Ref: lease.Ref{Resource: resource}}
+	cmd := lease.Inspect{Caller: s.caller(ctx, ""), Ref: lease.Ref{Resource: resource}, WithCheckpoint: req.GetWithCheckpoint()}
 	return decide(ctx, s.forwarder, manner{}, func(ctx context.Context) (*writv1.GetResponse, error) {
 		info, err := s.quorum.Inspect(ctx, cmd)
 		if err != nil {

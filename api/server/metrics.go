@@ -85,7 +85,9 @@ func newMetrics(registry *prometheus.Registry, cfg Config) (*metrics, error) {
 			Name: "writ_server_guard_probes_total", Help: "Canaries sent through guards, by outcome: refused, admitted, unanswered.",
 		}, []string{"outcome"}),
 	}
-	for _, method := range []string{writv1.LeaseService_Acquire_FullMethodName, writv1.LeaseService_Release_FullMethodName} {
+	for _, method := range []string{
+		writv1.LeaseService_Acquire_FullMethodName, writv1.LeaseService_Release_FullMethodName, writv1.LeaseService_Checkpoint_FullMethodName,
+	} {
 		m.plainCalls[method] = m.calls.WithLabelValues(path.Base(method), codes.OK.String())
 		m.plainSeconds[method] = m.callSeconds.WithLabelValues(path.Base(method))
 	}

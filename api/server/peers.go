@@ -14,6 +14,7 @@ type peerService struct {
 	writv1.UnimplementedPeerServiceServer
 	quorum Quorum
 	leases *leaseService
+	guards *guards
 	chain  *chain
 }
 
@@ -27,6 +28,15 @@ func (s *peerService) Guard(ctx context.Context, req *writv1.GuardCallRequest) (
 		return nil, err
 	}
 	return s.quorum.GuardCall(ctx, lease.GuardCall{Caller: lease.Caller{Principal: from.principal}, Request: req.GetRequest()})
+}
+
+// GuardFloors asks a guard that is connected here.
+func (s *peerService) GuardFloors(ctx context.Context, req *writv1.GuardFloorsRequest) (*writv1.GuardFloorsResponse, error) {
+	ask := req.GetAsk()
+	if err := checkFloorsAsk(ask); err != nil {
+		return nil, err
+	}
+	return s.guards.floorsHere(ctx, req.GetGuard(), ask), nil
 }
 
 // RenewBatch renews for the clients of another node. Each part is authorised as what its principal asks for, here again.

@@ -200,7 +200,7 @@ func (p *pipeline) settle(replies []lease.Reply) {
 			p.goAlone(x) // which looks for the one that decides
 		case r.Err != nil:
 			p.finish(x, nil, r.Err)
-		case x.release != nil:
+		case x.acquire == nil:
 			p.finish(x, nil, nil)
 		default:
 			resp, err := p.service.acquired(quorum.OutcomeOf(r), x.acquire.GetWantWrit())

@@ -7,7 +7,9 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,6 +70,8 @@ func tell(a *writv1.PipelineAnswer) string {
 		return string(lease.ReasonOf(status.FromProto(a.GetError()).Err()))
 	case a.GetRelease() != nil:
 		return "released"
+	case a.GetCheckpoint() != nil:
+		return "stored"
 	case a.GetAcquire().GetWaiting() != nil:
 		return "waiting"
 	}
@@ -106,6 +110,12 @@ func pipedRelease(id uint64, resource string) *writv1.PipelineCall {
 	}}
 }
 
+func pipedCheckpoint(id uint64, resource string, data []byte) *writv1.PipelineCall {
+	return &writv1.PipelineCall{Id: id, Call: &writv1.PipelineCall_Checkpoint{
+		Checkpoint: &writv1.CheckpointRequest{Resource: resource, Token: uint64(token(7)), Data: data, Instance: "i", Sequence: id},
+	}}
+}
+
 func abandoned(id uint64) *writv1.PipelineCall {
 	return &writv1.PipelineCall{Id: id, Call: &writv1.PipelineCall_Abandon{Abandon: true}}
 }
@@ -120,6 +130,17 @@ func TestPipelineAnswersEachCall(t *testing.T) {
 		}
 		return nil
 	}
+	var mu sync.Mutex
+	var stored []lease.Checkpoint // guarded by mu
+	a.quorum.onStore = func(cmd lease.Checkpoint) error {
+		if cmd.Resource == "open/lost" {
+			return lease.Errorf(lease.ReasonNotHolder, "another one holds it")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		stored = append(stored, cmd)
+		return nil
+	}
 	calls := func(from uint64) ([]*writv1.PipelineCall, map[uint64]string) {
 		bad := pipedAcquire(from+2, "open/a", 0)
 		bad.GetAcquire().Ttl = nil
@@ -127,15 +148,19 @@ func TestPipelineAnswersEachCall(t *testing.T) {
 				pipedAcquire(from, "open/a", 0), pipedRelease(from+1, "open/a"), bad, pipedAcquire(from+3, "open//a", 0),
 				pipedAcquire(from+4, "closed/a", 0), pipedRelease(from+5, "closed/a"), pipedRelease(from+6, "open/lost"),
 				pipedAcquire(from+7, "open/b", time.Second),
+				pipedCheckpoint(from+8, "open/a", []byte("state")), pipedCheckpoint(from+9, "closed/a", nil),
+				pipedCheckpoint(from+10, "open/lost", nil), pipedCheckpoint(from+11, "open/a", make([]byte, lease.MaxCheckpointBytes+1)),
+				pipedCheckpoint(from+12, "open//a", nil),
 			}, map[uint64]string{
 				from: "open/a to " + app, from + 1: "released", from + 2: "INVALID", from + 3: "INVALID",
 				from + 4: "DENIED", from + 5: "DENIED", from + 6: "EXPIRED", from + 7: "open/b to " + app,
+				from + 8: "stored", from + 9: "DENIED", from + 10: "NOT_HOLDER", from + 11: "INVALID", from + 12: "INVALID",
 			}
 	}
 	for name, n := range map[string]*node{"at the node that decides": a, "at another node": b} {
 		t.Run(name, func(t *testing.T) {
 			p := n.dial(app).pipeline(t)
-			for from := uint64(1); from < 30; from += 10 { // an error of one call leaves the stream as it is
+			for from := uint64(1); from < 60; from += 20 { // an error of one call leaves the stream as it is
 				together, want := calls(from)
 				p.send(together...)
 				p.want(want)
@@ -148,11 +173,23 @@ func TestPipelineAnswersEachCall(t *testing.T) {
 			}
 		})
 	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i, from := range []uint64{1, 21, 41, 1, 21, 41} {
+		want := lease.Checkpoint{
+			Caller: lease.Caller{Principal: app, Instance: "i"}, Ref: lease.Ref{Resource: "open/a", Token: token(7)},
+			Data: []byte("state"), Sequence: from + 8,
+		}
+		if len(stored) != 6 || !reflect.DeepEqual(stored[i], want) {
+			t.Fatalf("%d checkpoints were stored, want 6, of which %d is %+v", len(stored), i, want)
+		}
+	}
 	_, page := a.call(a.web(a.ca.source(app)), http.MethodGet, "/metrics", "")
 	for _, line := range []string{
 		`writ_server_pipelined_calls_total{grpc_code="OK",grpc_method="Acquire"} 6`,
 		`writ_server_pipelined_calls_total{grpc_code="PermissionDenied",grpc_method="Release"} 3`,
 		`writ_server_pipelined_call_seconds_count{grpc_method="Acquire"} 15`,
+		`writ_server_pipelined_calls_total{grpc_code="OK",grpc_method="Checkpoint"} 3`,
 	} {
 		if !strings.Contains(page, line) {
 			t.Errorf("the metrics lack %s", line)

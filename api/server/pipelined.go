@@ -16,7 +16,8 @@ type pipelined struct {
 	id      uint64
 	method  string
 	acquire *writv1.AcquireRequest // or
-	release *writv1.ReleaseRequest
+	release *writv1.ReleaseRequest // or
+	check   *writv1.CheckpointRequest
 	began   clock.Instant
 	leave   func()             // ends what the limits count
 	refused error              // why it is not carried out at all
@@ -26,14 +27,16 @@ type pipelined struct {
 
 // admit counts a call against the limits and opens it.
 func (p *pipeline) admit(c *writv1.PipelineCall) (*pipelined, error) {
-	x := &pipelined{id: c.GetId(), acquire: c.GetAcquire(), release: c.GetRelease(), began: callClock.Now()}
+	x := &pipelined{id: c.GetId(), acquire: c.GetAcquire(), release: c.GetRelease(), check: c.GetCheckpoint(), began: callClock.Now()}
 	switch {
 	case x.acquire != nil:
 		x.method = writv1.LeaseService_Acquire_FullMethodName
 	case x.release != nil:
 		x.method = writv1.LeaseService_Release_FullMethodName
+	case x.check != nil:
+		x.method = writv1.LeaseService_Checkpoint_FullMethodName
 	default:
-		return nil, lease.Invalid("calls.call", "is missing", "set acquire, release or abandon")
+		return nil, lease.Invalid("calls.call", "is missing", "set acquire, release, checkpoint or abandon")
 	}
 	if x.id == 0 {
 		return nil, lease.Invalid("calls.id", "is 0", "number the calls of a stream from 1 on")
@@ -75,20 +78,29 @@ func (p *pipeline) command(x *pipelined) (command any, err error) {
 	if x.refused != nil {
 		return nil, x.refused
 	}
-	if x.acquire != nil {
+	switch {
+	case x.acquire != nil:
 		if err := p.chain.check(p.from, x.acquire); err != nil {
 			return nil, err
 		}
 		return p.service.acquireCommand(p.from, x.acquire)
+	case x.release != nil:
+		if err := p.chain.check(p.from, x.release); err != nil {
+			return nil, err
+		}
+		return p.service.releaseCommand(p.from, x.release)
 	}
-	if err := p.chain.check(p.from, x.release); err != nil {
+	if err := p.chain.check(p.from, x.check); err != nil {
 		return nil, err
 	}
-	return p.service.releaseCommand(p.from, x.release)
+	return p.service.checkpointCommand(p.from, x.check)
 }
 
-// released is the answer to every release that succeeded.
-var released = &writv1.PipelineAnswer_Release{Release: &writv1.ReleaseResponse{}}
+// The answers to every release, and every checkpoint, that succeeded.
+var (
+	released = &writv1.PipelineAnswer_Release{Release: &writv1.ReleaseResponse{}}
+	stored   = &writv1.PipelineAnswer_Checkpoint{Checkpoint: &writv1.CheckpointResponse{}}
+)
 
 // goAlone carries a call out as if it had come alone.
 func (p *pipeline) goAlone(x *pipelined) {
@@ -112,12 +124,16 @@ func (p *pipeline) goAlone(x *pipelined) {
 				p.finish(x, nil, p.chain.recovered(ctx, r))
 			}
 		}()
-		if x.release != nil {
-			_, err := p.service.Release(ctx, x.release)
-			p.finish(x, nil, err)
-			return
+		var resp *writv1.AcquireResponse
+		var err error
+		switch {
+		case x.release != nil:
+			_, err = p.service.Release(ctx, x.release)
+		case x.check != nil:
+			_, err = p.service.Checkpoint(ctx, x.check)
+		default:
+			resp, err = p.service.Acquire(ctx, x.acquire)
 		}
-		resp, err := p.service.Acquire(ctx, x.acquire)
 		p.finish(x, resp, err)
 	}()
 }
@@ -130,6 +146,8 @@ func (p *pipeline) finish(x *pipelined, acquired *writv1.AcquireResponse, err er
 		message.Answer = &writv1.PipelineAnswer_Error{Error: status.Convert(p.chain.wireError(x.method, err)).Proto()}
 	case x.release != nil:
 		message.Answer = released
+	case x.check != nil:
+		message.Answer = stored
 	default:
 		message.Answer = &writv1.PipelineAnswer_Acquire{Acquire: acquired}
 	}

@@ -4,15 +4,18 @@ import (
 	"context"
 	"io"
 
+	"google.golang.org/protobuf/proto"
+
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/region"
 )
 
 // Quorum is what the API needs of the node behind it. *quorum.Node's service implements it.
 //
-// The deciding calls (Acquire to GetGuarding) answer lease.ErrNotCoordinator on a node that does not decide; the handlers
+// The deciding calls (Acquire to Region) answer lease.ErrNotCoordinator on a node that does not decide; the handlers
 // then forward to the one that does. They answer lease.ErrUnknownOutcome when the effect may have happened. All are
 // idempotent as the lease package describes, so a forwarded call may be repeated.
 type Quorum interface {
@@ -29,14 +32,19 @@ type Quorum interface {
 	RemoveGuard(ctx context.Context, cmd lease.RemoveGuard) error
 	SetGuarding(ctx context.Context, cmd lease.SetGuarding) (*writv1.GuardingRecord, error)
 	GetGuarding(ctx context.Context, cmd lease.GetGuarding) (*writv1.GuardingRecord, error)
+	// Region asks the machine of failover groups; the answer is the response of the call that cmd.Ask is the request of.
+	Region(ctx context.Context, cmd region.Command) (proto.Message, error)
 
 	// Submit hands commands over without waiting; deliver gets their answers. See [quorum.Service.Submit].
 	Submit(commands []any, deliver func([]lease.Reply)) (first lease.CallID, err error)
 	// Abandon says that nobody waits for the answer of a command any more.
 	Abandon(id lease.CallID)
 
+	// What auditors ask.
+	Auditor
+
 	// Reads are answered by every node.
-	Get(ctx context.Context, resource lease.Resource, consistency quorum.Consistency) (lease.Info, error)
+	Get(ctx context.Context, query quorum.GetQuery) (lease.Info, error)
 	List(ctx context.Context, query quorum.ListQuery) (quorum.ListPage, error)
 	// Watch calls deliver in order until ctx ends or deliver fails, and returns that error.
 	Watch(ctx context.Context, prefix, resume string, deliver func(quorum.WatchEvent) error) error

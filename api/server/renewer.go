@@ -221,7 +221,7 @@ func (r *renewer) failed(v *view, batch []*renewal, fail failure, err error) {
 		}
 		switch {
 		case !fail.again:
-			item.finish(lease.RenewOutcome{}, err)
+			item.finish(lease.RenewOutcome{}, s.answer(err))
 			continue
 		case r.stopped.Err() != nil, s.spent(now, r.config.Patience):
 			r.metrics.forwardGivenUp.Inc()

@@ -70,6 +70,9 @@ func New(q Quorum, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := config.Registry.Register(auditAlarms(q)); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
 	checker, err := newChecker()
 	if err != nil {
 		return nil, err
@@ -82,7 +85,7 @@ func New(q Quorum, config Config) (*Server, error) {
 	// Timeouts and rates may stand still during suspend: nothing about validity depends on them.
 	clk := clock.Monotonic()
 	nodes := &nodeSet{quorum: q, clock: clk}
-	s.tracker = newTracker(q, config.Identity, config.Limits.MaxRequestBytes+messageSlack)
+	s.tracker = newTracker(q, config.Identity, config.Limits.MaxRequestBytes+messageSlack, config.Tracing.Passed)
 	forwarder := &forwarder{tracker: s.tracker, config: config.Forward, clock: clk, metrics: m}
 	s.renewer = &renewer{forwarder: forwarder, quorum: q, maxBytes: config.Limits.MaxRequestBytes, timeout: renewTimeout, stopped: running}
 	s.health = newHealthService(q, draining)
@@ -104,7 +107,12 @@ func New(q Quorum, config Config) (*Server, error) {
 	}
 	writv1.RegisterFenceServiceServer(s.grpc, &fenceService{quorum: q, forwarder: forwarder, signer: signer, keys: keys, guards: s.guards})
 	writv1.RegisterClusterServiceServer(s.grpc, &clusterService{quorum: q, forwarder: forwarder, version: config.Version})
-	writv1.RegisterPeerServiceServer(s.grpc, &peerService{quorum: q, leases: leases, chain: s.chain})
+	writv1.RegisterRegionServiceServer(s.grpc, &regionService{
+		quorum: q, forwarder: forwarder, chain: s.chain, signer: signer, clock: clk, draining: draining,
+		span: config.Tracing.Span,
+	})
+	writv1.RegisterAuditServiceServer(s.grpc, &auditService{quorum: q, forwarder: forwarder})
+	writv1.RegisterPeerServiceServer(s.grpc, &peerService{quorum: q, leases: leases, guards: s.guards, chain: s.chain})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.RegisterV1(s.grpc)
 	m.grpc.InitializeMetrics(s.grpc)
@@ -126,11 +134,11 @@ func (s *Server) newGRPC(c *chain) *grpc.Server {
 	if s.config.Identity != nil {
 		outside = s.config.Identity.ServerCredentials()
 	}
-	return grpc.NewServer(
+	options := []grpc.ServerOption{
 		grpc.Creds(serverCredentials{outside}),
 		grpc.ChainUnaryInterceptor(c.unary()...),
 		grpc.ChainStreamInterceptor(c.stream()...),
-		grpc.MaxRecvMsgSize(s.config.Limits.MaxRequestBytes+messageSlack),
+		grpc.MaxRecvMsgSize(s.config.Limits.MaxRequestBytes + messageSlack),
 		grpc.InitialWindowSize(streamWindowBytes),
 		grpc.InitialConnWindowSize(connWindowBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -144,7 +152,11 @@ func (s *Server) newGRPC(c *chain) *grpc.Server {
 			Time: 30 * time.Second, Timeout: 10 * time.Second,
 			MaxConnectionAge: s.config.MaxConnectionAge, MaxConnectionAgeGrace: ageGrace,
 		}),
-	)
+	}
+	if served := s.config.Tracing.Served; served != nil {
+		options = append(options, grpc.StatsHandler(served))
+	}
+	return grpc.NewServer(options...)
 }
 
 // dialMemory connects the HTTP server to the gRPC server, within the process.

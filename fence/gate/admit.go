@@ -54,7 +54,7 @@ func ticketOf(index int, generation uint64) Ticket {
 //
 // An instant before the last one counts as the last one, here as everywhere.
 func (g *Gate) Admit(now clock.Instant, name string, token fence.Token, verified bool) (Ticket, Answer, error) {
-	r := g.resources[name]
+	r := g.resources.byName[name]
 	if r == nil || token != r.open || token == 0 || !g.seeded || g.stopping ||
 		verified && token > g.witnessed || g.closed(r.closes, max(now, g.now)) || g.free == 0 {
 		return g.admitSlowly(now, r, name, token, verified)
@@ -82,6 +82,13 @@ func (g *Gate) enter(r *resource) Ticket {
 // admitSlowly decides about any write. r is nil if the resource is not known.
 func (g *Gate) admitSlowly(now clock.Instant, r *resource, name string, token fence.Token, verified bool) (Ticket, Answer, error) {
 	g.now = max(g.now, now)
+	if r != nil && r.opening != nil {
+		g.begin(now)
+		g.expireOpenings()
+		if verified {
+			g.contradicted(r, token)
+		}
+	}
 	if err := g.refusal(r, name, token); err != nil {
 		g.refused++
 		return 0, Refuse, err
@@ -99,6 +106,7 @@ func (g *Gate) admitSlowly(now clock.Instant, r *resource, name string, token fe
 		g.witness(token)
 	}
 	if r.open == token {
+		g.countOpening(r)
 		return g.enter(r), Go, nil
 	}
 	g.begin(now)
@@ -131,6 +139,7 @@ func (g *Gate) refusal(r *resource, name string, token fence.Token) error {
 		return fmt.Errorf("%w: %.64q", fence.ErrUnguarded, name)
 	case g.stopping:
 		return &fence.UnavailableError{Resource: name, Obstacle: fence.Stopping}
+	case r.by(token): // without a quorum
 	case !g.seeded && !mutant.On(mutant.AdmitUnseeded):
 		return &fence.UnavailableError{Resource: name, Obstacle: fence.NotSeeded, RetryAfter: retrySoon}
 	case g.closed(closes, g.now):
@@ -288,6 +297,7 @@ func (g *Gate) decide(r *resource) {
 			g.vacate(index)
 			continue
 		}
+		g.countOpening(r)
 		s.state = underWay
 		r.live[len(r.live)-1].count++
 		g.inFlight++
@@ -305,7 +315,7 @@ func (g *Gate) verdict(r *resource, s *slot) (bool, error) {
 		return true, &fence.StaleError{Resource: r.name, Have: s.token, Floor: r.floor}
 	case g.stopping:
 		return true, &fence.UnavailableError{Resource: r.name, Obstacle: fence.Stopping}
-	case r.open == s.token && g.closed(r.closes, g.now):
+	case r.open == s.token && (!g.seeded || g.closed(r.closes, g.now)) && !r.by(s.token):
 		return true, g.isolated(r.name)
 	case r.open == s.token:
 		return true, nil

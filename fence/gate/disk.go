@@ -31,6 +31,9 @@ type disk struct {
 	putBase   bool // the base is to be put
 	forget    bool // and what is not above it removed
 	witnessed bool // is to be put, at leisure
+	quorum    bool // is to be put
+	openings  bool // are to be put
+	counts    bool // of openings have changed, which are to be put at leisure
 	lazyAt    clock.Instant
 
 	under    *Batch // nil: none is under way
@@ -60,7 +63,7 @@ func (d *disk) wake() clock.Instant {
 	return d.lazyAt
 }
 
-func (d *disk) idle() bool { return len(d.lazy) == 0 && !d.witnessed }
+func (d *disk) idle() bool { return len(d.lazy) == 0 && !d.witnessed && !d.counts }
 
 // witness notes a token of the quorum. It is written at leisure: what it is for is to be told after this process.
 func (g *Gate) witness(t fence.Token) {
@@ -99,7 +102,7 @@ func (g *Gate) build() {
 	if d.under != nil || d.failing() && g.now.Before(d.retryAt) || g.left {
 		return
 	}
-	urgent := len(d.dirty) > 0 || d.putBase || d.forget || g.link.seed != nil && g.link.seed.serial == 0
+	urgent := len(d.dirty) > 0 || d.putBase || d.forget || d.quorum || d.openings || g.link.seed != nil && g.link.seed.serial == 0
 	if !urgent && !d.failing() && (d.idle() || g.now.Before(d.lazyAt)) {
 		return
 	}
@@ -128,6 +131,7 @@ func (g *Gate) build() {
 	if g.link.seed != nil && g.link.seed.serial == 0 {
 		g.link.seed.serial = b.Serial
 	}
+	g.putGlass(b)
 	d.dirty, d.lazy = d.dirty[:0], d.lazy[:0]
 	d.putBase, d.forget, d.witnessed = false, false, false
 	d.under, d.since = b, g.now
@@ -166,6 +170,7 @@ func (g *Gate) persisted(e Persisted) {
 	if b.Base != 0 {
 		d.base = b.Base
 	}
+	g.glassPersisted(b)
 	if b.Forget {
 		g.forgotten(b)
 	}
@@ -209,6 +214,8 @@ func (g *Gate) notPersisted(b *Batch, err error) {
 	d.putBase = d.putBase || b.Base != 0
 	d.forget = d.forget || b.Forget
 	d.witnessed = d.witnessed || b.Witnessed != 0
+	d.quorum = d.quorum || b.Quorum != nil
+	d.openings = d.openings || b.PutOpenings
 	if g.link.seed != nil && g.link.seed.serial == b.Serial {
 		g.link.seed.serial = 0
 	}
@@ -216,4 +223,37 @@ func (g *Gate) notPersisted(b *Batch, err error) {
 		g.dirty(r)
 	}
 	g.settleWaiting()
+}
+
+// putGlass has written what concerns break-glass.
+func (g *Gate) putGlass(b *Batch) {
+	d := &g.disk
+	if d.quorum {
+		q := g.glass.quorum
+		b.Quorum = &q
+	}
+	if d.openings || d.counts {
+		b.Openings, b.PutOpenings = g.storedOpenings(), true
+		for _, o := range g.glass.openings {
+			if !o.durable {
+				o.serial = b.Serial
+			}
+		}
+	}
+	d.quorum, d.openings, d.counts = false, false, false
+}
+
+// glassPersisted opens what a batch has made durable.
+func (g *Gate) glassPersisted(b *Batch) {
+	for _, o := range g.glass.openings {
+		if o.durable || o.serial != b.Serial {
+			continue
+		}
+		o.durable = true
+		if r := g.resources.byName[o.Resource]; o.Closed == "" && r != nil && r.opening == o {
+			g.out.Opened = append(g.out.Opened, o.Certificate)
+			g.warn("BREAK-GLASS: %q is admitted under %v by the certificate %s, without a quorum, until %s",
+				o.Resource, o.Token, o.Certificate, o.Expires.UTC().Format(time.RFC3339))
+		}
+	}
 }

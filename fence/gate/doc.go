@@ -6,13 +6,15 @@
 //   - The floor of a resource never decreases, and from the step that raises it nothing below it is admitted.
 //   - Before a write is admitted under a token, or a raise to it acknowledged, that floor is durable, and every write under an
 //     older token has finished, or was broken off and then waited out for W (Config.Slack).
-//   - A process that has just started admits nothing before the quorum has seeded it and the seed is durable.
+//   - A process that has just started admits nothing before the quorum has seeded it and the seed is durable; nor does one that
+//     is told that it is off the quorum's list, or that another process has its name.
 //   - Under rules that close, nothing is admitted at or after the deadline that the last contact confers, counted from before
 //     it was asked for; and what is still under way then is cut. So nothing of it reaches the storage once the guard lease and
 //     W have run out at the quorum.
 //   - What a process that ended badly may have left under way is waited out for W, for floors whose drain was not on disk and
 //     for every floor that is raised.
 //   - A parked write is decided within MaxParkTime. No ticket is used twice.
+//   - A page of floors ([Gate.Page]) tells what is true when it is made. It costs time in proportion to the page.
 //   - Admit and Done under an unchanged token do not allocate, and cost a map look-up.
 //
 // # What it does not promise

@@ -43,6 +43,12 @@ type State struct {
 	Floors []Floor
 	// Clean says that the last process that had the store open had nothing under way when it closed it.
 	Clean bool
+	// Quorum is the one that the guard enrolled with last.
+	Quorum Quorum
+	// Openings are what certificates of break-glass did, the oldest first.
+	Openings []Opening
+	// Wall is the time of day at which the process starts. It is not stored; certificates expire by it.
+	Wall time.Time
 }
 
 // Floor is the lowest token that may be admitted for a resource.
@@ -65,6 +71,11 @@ type Batch struct {
 	// Forget removes every floor that is at or below the base that results, before Floors are put: a floor of a resource's
 	// own that is below the base counts, so those of the batch stay.
 	Forget bool
+	// Quorum to put; nil: unchanged.
+	Quorum *Quorum
+	// Openings take the place of those that are stored, if PutOpenings says so.
+	Openings    []Opening
+	PutOpenings bool
 }
 
 // Ticket names an admission of one gate: it is never used twice. 0 is none.
@@ -106,7 +117,8 @@ type (
 		Err    error
 	}
 	// Suspicion says that the clock and the time of day disagree: nothing is believed until a new contact.
-	Suspicion struct{}
+	// Wall is the time of day; zero: it is not known.
+	Suspicion struct{ Wall time.Time }
 	// Abandoned says that nobody waits for the parked write of that ticket any more. It is not decided
 	// any more. If it has been, this is ignored: one that was admitted needs its Done all the same, as Finished if it was
 	// never sent.
@@ -142,6 +154,8 @@ type Effects struct {
 	Keys string
 	// Grants that came, for stamp mode.
 	Grants []*writv1.GuardGrant
+	// Opened are certificates that are in force from now on, by their ids.
+	Opened []string
 	// Left: Stop has come to its end.
 	Left bool
 	// Reconnect: the quorum has not answered for too long; try another node.

@@ -42,7 +42,7 @@ type Gate struct {
 	now   clock.Instant
 
 	// Floors. base is the floor of every resource without one of its own; one of its own may be below it.
-	resources map[string]*resource
+	resources resources
 	base      fence.Token
 	baseAt    clock.Instant // when it rose last; 0: before this process
 	witnessed fence.Token
@@ -63,6 +63,7 @@ type Gate struct {
 	severAt  clock.Instant // when writes that need contact are broken off if there is none by then; 0: they have been
 	link     link
 	disk     disk
+	glass    breakglass
 
 	stopping, left bool
 	admitted       uint64
@@ -142,7 +143,7 @@ func New(cfg Config, state State, now clock.Instant) (*Gate, error) {
 	}
 	g := &Gate{
 		cfg: cfg, store: state.Store, now: now,
-		resources: make(map[string]*resource, len(state.Floors)),
+		resources: newResources(len(state.Floors)),
 		base:      state.Base, witnessed: state.Witnessed,
 		rules: &writv1.GuardingRecord{}, delivered: true,
 	}
@@ -160,6 +161,7 @@ func New(cfg Config, state State, now clock.Instant) (*Gate, error) {
 		}
 		g.settle(r)
 	}
+	g.recallOpenings(state)
 	return g, nil
 }
 
@@ -185,7 +187,7 @@ func (g *Gate) Step(now clock.Instant, e Event) *Effects {
 	case Persisted:
 		g.persisted(e)
 	case Suspicion:
-		g.suspected()
+		g.suspected(e.Wall)
 	case Stop:
 		g.stop()
 	case Abandoned, Tick:
@@ -211,7 +213,7 @@ func (g *Gate) begin(now clock.Instant) {
 	g.delivered = false
 	g.out = Effects{
 		Persist: g.out.Persist[:0], Send: g.out.Send[:0], Decided: g.out.Decided[:0], Cut: g.out.Cut[:0],
-		Probe: g.out.Probe[:0], Grants: g.out.Grants[:0],
+		Probe: g.out.Probe[:0], Grants: g.out.Grants[:0], Opened: g.out.Opened[:0],
 	}
 }
 
@@ -231,6 +233,7 @@ func (g *Gate) passTime() {
 	if g.severAt != 0 && !g.now.Before(g.severAt) {
 		g.sever()
 	}
+	g.expireOpenings()
 	for len(g.due) > 0 && !g.now.Before(g.due[0].due) {
 		g.settle(g.due[0])
 	}
@@ -241,7 +244,7 @@ func (g *Gate) wake() clock.Instant {
 	if g.left {
 		return clock.Never
 	}
-	wake := min(g.link.wake(g), g.disk.wake())
+	wake := min(g.link.wake(g), g.disk.wake(), g.openingsWake())
 	if len(g.due) > 0 {
 		wake = min(wake, g.due[0].due)
 	}

@@ -46,6 +46,9 @@ func FuzzHeard(f *testing.F) {
 	f.Add(script(enrolled, raises, contacted, failure(4, "EXPIRED"), enrolled))
 	f.Add(script(more, more, enrolled, raises, &writv1.GuardResponse{Say: &writv1.GuardResponse_Hurry{}}, contacted))
 	f.Add(script(failure(1, "RECOVERING"), &writv1.GuardResponse{Id: 1, Say: &writv1.GuardResponse_Noted{}}, raises))
+	f.Add(script(enrolled, raises, &writv1.GuardResponse{Id: 1 << 63, Say: &writv1.GuardResponse_Floors{Floors: &writv1.GuardFloorsAsk{
+		Prefix: "orders/", After: "orders/0", Limit: 1 << 31,
+	}}}))
 	f.Fuzz(fuzzHeard)
 }
 
@@ -70,8 +73,11 @@ func fuzzHeard(t *testing.T, script []byte) {
 			}
 		}
 		for _, m := range e.Send {
-			if _, err := proto.Marshal(m); err != nil {
+			if _, err := proto.Marshal(m); err != nil && m.GetFloors() == nil { // names that are no text came from the quorum
 				t.Fatal(err)
+			}
+			if n := proto.Size(m.GetFloors()); n > gate.MaxPageBytes {
+				t.Fatalf("a page of %d bytes", n)
 			}
 		}
 		if e.Wake <= now {

@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,11 +27,69 @@ func TestNothingStaleReachesTheStorage(t *testing.T) {
 	})
 }
 
+// What certificates of break-glass allow is allowed, and nothing else: not to other guards, resources and tokens, not while
+// there may be a quorum, not when one has been met, and not after they have expired. What the world judges otherwise holds
+// throughout.
+func TestCertificatesOpenNothingElse(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t, true)
+		w.connect()
+		w.run(time.Second)
+		for range rapid.IntRange(1, 4).Draw(t, "rounds") {
+			resource := rapid.SampledFrom([]string{"close/a", "close/a", "close/b"}).Draw(t, "resource")
+			w.issue(resource)
+			w.run(time.Second)
+			_ = w.write(resource, w.quorum.holds[resource])
+			w.run(time.Second)
+			w.disconnect()
+			w.run(w.duration("cut off", 2*worldLease+worldSlack))
+			for range rapid.IntRange(1, 20).Draw(t, "turns") {
+				w.glassTurn(resource)
+				w.run(w.duration("span", rapid.SampledFrom([]time.Duration{0, time.Second, 20 * time.Second, time.Minute}).Draw(t, "scale")))
+			}
+			w.connect()
+			w.run(w.duration("connected", 20*time.Second))
+		}
+		w.heal()
+		if open := w.gate.Openings(); slices.ContainsFunc(open, func(o gate.Opening) bool { return o.Closed == "" || !o.Told }) {
+			w.fail("the quorum does not know of all that certificates did: %+v", open)
+		}
+	})
+}
+
+func (w *world) glassTurn(resource string) {
+	switch rapid.SampledFrom([]string{"certificate", "certificate", "write", "write", "write", "write", "old write", "connect", "disconnect", "disconnect", "crash", "issue", "suspect", "disk"}).Draw(w.t, "turn") {
+	case "certificate":
+		w.breakGlass(resource)
+	case "write":
+		w.certifiedWrite(resource)
+	case "old write":
+		w.oldWrite(rapid.SampledFrom(worldResources).Draw(w.t, "resource"))
+	case "connect":
+		w.connect()
+	case "disconnect":
+		w.disconnect()
+	case "crash":
+		w.end()
+		w.run(w.duration("down", 3*time.Second))
+		w.start()
+	case "issue":
+		w.issue(resource)
+	case "suspect":
+		if w.gate != nil {
+			w.distrust()
+			w.step(gate.Suspicion{Wall: w.wall()})
+		}
+	case "disk":
+		w.broken = !w.broken
+	}
+}
+
 func (w *world) turn() {
 	resource := rapid.SampledFrom(worldResources).Draw(w.t, "resource")
 	turn := rapid.SampledFrom([]string{
 		"write", "write", "write", "write", "write", "old write", "issue", "issue", "tell", "free",
-		"connect", "connect", "connect", "disconnect", "crash", "crash", "restart", "lose", "roll back", "disk", "suspect", "hurry", "remove",
+		"connect", "connect", "connect", "disconnect", "crash", "crash", "restart", "lose", "roll back", "disk", "suspect", "hurry", "remove", "certificate", "certified write",
 	}).Draw(w.t, "turn")
 	switch turn {
 	case "write":
@@ -75,6 +134,10 @@ func (w *world) turn() {
 		}
 	case "remove": // by an operator, who answers for it
 		w.quorum.session, w.quorum.removed = "", true
+	case "certificate":
+		w.breakGlass(resource)
+	case "certified write":
+		w.certifiedWrite(resource)
 	case "hurry":
 		w.deliver(&writv1.GuardResponse{Say: &writv1.GuardResponse_Hurry{}}, w.stream)
 	}

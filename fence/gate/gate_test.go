@@ -376,3 +376,15 @@ func TestFastPathDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestARuleForOneResourceComesFirst(t *testing.T) {
+	opens, closes := writv1.Isolation_ISOLATION_OPEN, writv1.Isolation_ISOLATION_CLOSE
+	r := newRig(t, nil, gate.State{Clean: true})
+	r.enrol(rules(1, &writv1.GuardingRule{Prefix: "orders/db", Exact: true, Isolation: closes},
+		&writv1.GuardingRule{Prefix: "orders/", Isolation: opens}, &writv1.GuardingRule{Prefix: "orders/d", Isolation: opens}), 0)
+	for name, want := range map[string]bool{"orders/db": true, "orders/db2": false, "orders/db/x": false, "orders/d": false} {
+		if got := r.gate.Closes(name); got != want {
+			t.Errorf("%s closes: %t", name, got)
+		}
+	}
+}

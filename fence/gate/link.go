@@ -64,6 +64,9 @@ type ask struct {
 	// session is that under which it was asked.
 	session string
 	parts   *writv1.GuardEnrolled
+	// closings had happened when it was asked, and told are those that it told of.
+	closings uint64
+	told     []*opening
 }
 
 // seed is what has to be durable before the gate may admit.
@@ -114,14 +117,21 @@ func (g *Gate) disconnected() {
 	l.asks, l.silent = nil, 0
 	l.left = l.left || l.leaveID != 0
 	//writ:unordered each is changed by itself
-	for _, r := range g.resources {
+	for _, r := range g.resources.byName {
 		r.told = nil
 	}
 }
 
 // suspected believes nothing that was asked for before now. What is under way may go on until the deadline of before: if
 // the clock missed more time than W allows for, it is too late anyhow.
-func (g *Gate) suspected() {
+func (g *Gate) suspected(wall time.Time) {
+	if !wall.IsZero() {
+		g.glass.wall, g.glass.wallAt = wall, g.now
+		for _, o := range g.glass.openings {
+			o.until = min(o.until, g.now.Add(o.Expires.Sub(wall)))
+		}
+		g.expireOpenings()
+	}
 	if mutant.On(mutant.SuspicionIgnored) {
 		return
 	}
@@ -140,6 +150,10 @@ func (g *Gate) believe(a *ask, lease time.Duration) {
 		sent = g.now
 	}
 	g.deadline = max(g.deadline, g.cfg.Drift.BelieveUntil(sent, lease))
+	if !g.glass.heard { // before, it could only be guessed how long a contact counts
+		g.glass.heard, g.glass.alive = true, 0
+	}
+	g.glass.alive = max(g.glass.alive, g.deadline)
 	if g.deadline.After(g.now) {
 		g.severAt = g.deadline
 	}
@@ -175,7 +189,11 @@ func (g *Gate) ask(enrol bool, r *writv1.GuardRequest) {
 		r.Session = fmt.Sprintf("%s.%d", g.cfg.Session, l.attempts)
 	}
 	id := g.send(r) // under a session
-	l.asks = append(l.asks, &ask{id: id, enrol: enrol, sent: g.now, era: l.era, rules: g.rules.GetVersion(), session: r.Session})
+	a := &ask{id: id, enrol: enrol, sent: g.now, era: l.era, rules: g.rules.GetVersion(), session: r.Session, closings: g.glass.closings}
+	if enrol {
+		a.told = g.untold()
+	}
+	l.asks = append(l.asks, a)
 	if l.silent == 0 {
 		l.silent = g.now
 	}
@@ -185,22 +203,30 @@ func (g *Gate) send(r *writv1.GuardRequest) uint64 {
 	g.link.lastID++
 	r.Id, r.Guard = g.link.lastID, g.cfg.Name
 	if r.Session == "" {
-		r.Session = cmp.Or(g.link.session, g.cfg.Session)
+		r.Session = g.sessionNow()
 	}
 	g.out.Send = append(g.out.Send, r)
 	return r.Id
 }
 
+// sessionNow is that of the newest enrolment which was answered.
+func (g *Gate) sessionNow() string { return cmp.Or(g.link.session, g.cfg.Session) }
+
 func (g *Gate) enrolment() *writv1.GuardEnrol {
 	e := proto.CloneOf(g.cfg.Enrol)
 	e.Store, e.Version, e.Witnessed = g.store, g.disk.version, uint64(g.witnessed)
 	e.Slack = durationpb.New(g.cfg.Slack)
+	e.TellsFloors = true
+	for _, o := range g.untold() {
+		e.Openings = append(e.Openings, o.message())
+	}
 	return e
 }
 
 func (g *Gate) contact() *writv1.GuardContact {
 	c := &writv1.GuardContact{
 		RulesVersion: g.rules.GetVersion(), Version: g.disk.version, Covers: g.cfg.Enrol.GetCovers(), Stamps: g.cfg.Enrol.GetStamps(),
+		ApproversVersion: g.glass.quorum.ApproversVersion, TellsFloors: true,
 		Counts: &writv1.GuardCounts{Admitted: g.admitted, Refused: g.refused, InFlight: uint64(g.inFlight), Floors: uint64(g.ownFloors())},
 	}
 	for _, a := range g.alarms {
@@ -250,6 +276,8 @@ func (g *Gate) heard(m *writv1.GuardResponse) {
 		g.link.contactDue = g.now
 	case *writv1.GuardResponse_Probe:
 		g.out.Probe = append(g.out.Probe, Probe{ID: m.GetId(), Probe: say.Probe})
+	case *writv1.GuardResponse_Floors:
+		g.tellFloors(m.GetId(), say.Floors)
 	}
 }
 
@@ -274,6 +302,12 @@ func (g *Gate) heardEnrolled(id uint64, e *writv1.GuardEnrolled) {
 	if a == nil {
 		return
 	}
+	g.met()
+	if a.closings != g.glass.closings { // what it was opened for has to be told
+		g.link.asks = slices.DeleteFunc(g.link.asks, func(o *ask) bool { return o == a })
+		g.link.enrolDue = g.now
+		return
+	}
 	if a.parts == nil {
 		a.parts = &writv1.GuardEnrolled{}
 	}
@@ -293,6 +327,7 @@ func (g *Gate) heardEnrolled(id uint64, e *writv1.GuardEnrolled) {
 	}
 	l.lease, l.session = lease, a.session
 	l.issuer = a.parts.GetIssuer()
+	g.learn(l.issuer, a.parts.GetIncarnation(), a.parts.GetEpoch(), a.parts.GetApprovers(), true)
 	g.plant(base, a.parts.GetFloors(), a.sent)
 	l.seed = &seed{ask: a, lease: lease}
 	if mutant.On(mutant.SeededBeforePersisted) {
@@ -331,6 +366,7 @@ func (g *Gate) seedPersisted(s *seed) {
 		// A newer attempt that is under way has a session that counts from when the quorum has it: its answer is waited for.
 		l.contactDue = l.enrolAt.Add(l.every())
 	}
+	g.toldOpenings(s.ask.told)
 	l.enrolled, l.complaint = true, ""
 	g.seeded = true
 	g.believe(s.ask, s.lease)
@@ -341,6 +377,11 @@ func (g *Gate) heardContacted(id uint64, c *writv1.GuardContacted) {
 	if a == nil {
 		return
 	}
+	if g.met(); len(g.untold()) > 0 {
+		g.givenUp("it was opened by a certificate meanwhile")
+		return
+	}
+	g.learn(g.link.issuer, c.GetIncarnation(), c.GetEpoch(), c.GetApprovers(), false)
 	if lease := c.GetLease().AsDuration(); lease >= minLease {
 		g.link.lease = lease
 		g.believe(a, lease)
@@ -376,14 +417,22 @@ func (g *Gate) heardError(m *writv1.GuardResponse) {
 			l.complaint = complaint
 			g.warn("the quorum refuses to enrol this guard: %s", complaint)
 		}
+		if reason == "CONFLICT" { // which nobody but a quorum says
+			g.met()
+		}
 		l.enrolDue = min(l.enrolDue, retry)
 		return
 	}
 	switch {
 	case a.session != l.session: // the guard has enrolled anew since
 		l.contactDue = min(l.contactDue, retry)
-	case reason == "NOT_FOUND", reason == "EXPIRED", reason == "CONFLICT":
+	case reason == "EXPIRED":
+		g.met()
 		g.givenUp(reason)
+	case reason == "NOT_FOUND", reason == "CONFLICT":
+		g.met()
+		g.givenUp(reason)
+		g.disowned()
 	default:
 		l.contactDue = min(l.contactDue, retry)
 	}
@@ -398,4 +447,16 @@ func (g *Gate) givenUp(reason string) {
 	l.enrolDue = g.now
 	g.deadline = 0
 	g.sever()
+}
+
+// disowned takes in that the quorum has this guard on its list no more, or another process under its name. Then people have answered
+// for it that it admits nothing, or it was proved: tokens are granted without it, whatever its rules say, so nothing is admitted
+// before it has been seeded anew.
+func (g *Gate) disowned() {
+	g.seeded = false
+	for i := range g.slots {
+		if s := &g.slots[i]; s.state == underWay && !s.res.by(s.token) {
+			g.breakOff(i)
+		}
+	}
 }

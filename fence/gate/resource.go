@@ -5,7 +5,6 @@ package gate
 import (
 	"container/heap"
 	"slices"
-	"strings"
 	"time"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
@@ -43,6 +42,8 @@ type resource struct {
 	waiting []int32       // slots of parked writes, the longest first; all under the floor of now
 	told    []fence.Token // floors to acknowledge, in order
 
+	opening *opening // what a certificate of break-glass allows; nil: nothing
+
 	due   clock.Instant
 	index int // in the heap; -1: nothing is due
 }
@@ -58,14 +59,14 @@ type live struct {
 
 // resource finds a resource, or makes it with the base for its floor.
 func (g *Gate) resource(name string) *resource {
-	if r := g.resources[name]; r != nil {
+	if r := g.resources.byName[name]; r != nil {
 		return r
 	}
 	r := &resource{
 		name: name, covered: g.Covers(name), floor: g.base, raisedAt: g.baseAt, vouched: true, ghost: g.liveGhost(), index: -1,
 	}
 	g.applyRule(r)
-	g.resources[name] = r
+	g.resources.add(r)
 	return r
 }
 
@@ -335,7 +336,7 @@ func (g *Gate) schedule(r *resource, drained bool) {
 
 // idle tells whether nothing would be lost if the resource were made anew.
 func (r *resource) idle(now clock.Instant) bool {
-	if r.own || r.file != 0 || r.dirty || r.lazy || len(r.waiting) > 0 || len(r.told) > 0 {
+	if r.own || r.file != 0 || r.dirty || r.lazy || r.opening != nil || len(r.waiting) > 0 || len(r.told) > 0 {
 		return false
 	}
 	for i := range r.live {
@@ -354,17 +355,16 @@ func (g *Gate) forget(r *resource) {
 	if r.index >= 0 {
 		heap.Remove(&g.due, r.index)
 	}
-	delete(g.resources, r.name)
+	g.resources.drop(r)
 }
 
-// sorted returns the resources in order of their names.
+// sorted returns the resources in order of their names, as a copy that goes on when they change.
 func (g *Gate) sorted() []*resource {
-	all := make([]*resource, 0, len(g.resources))
-	//writ:unordered they are sorted below
-	for _, r := range g.resources {
+	all := make([]*resource, 0, len(g.resources.byName))
+	g.resources.names.from("", func(r *resource) bool {
 		all = append(all, r)
-	}
-	slices.SortFunc(all, func(a, b *resource) int { return strings.Compare(a.name, b.name) })
+		return true
+	})
 	return all
 }
 

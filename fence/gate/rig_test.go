@@ -23,7 +23,7 @@ const (
 )
 
 // tok is the n-th token of the first epoch.
-func tok(n uint64) fence.Token { return fence.Token(1<<48 | n) }
+func tok(n uint64) fence.Token { return fence.Token(1<<48 + n) }
 
 func config() gate.Config {
 	return gate.Config{

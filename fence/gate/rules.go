@@ -3,10 +3,12 @@
 package gate
 
 import (
+	"math"
 	"strings"
 	"time"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 const maxDrain = 24 * time.Hour
@@ -22,13 +24,19 @@ func (g *Gate) Covers(resource string) bool {
 }
 
 // ruleFor tells whether a resource is refused without contact, and how long older writes may take: by the rule with the
-// longest prefix of its name. Where none says so it is open, and an isolation that this version does not know closes.
+// longest prefix of its name, if none is for it alone. Where none says so it is open, and an isolation that this version does
+// not know closes.
 func (g *Gate) ruleFor(resource string) (closes bool, drain time.Duration) {
 	drain = defaultDrain
 	longest := -1
 	for _, rule := range g.rules.GetRules() {
-		if prefix := rule.GetPrefix(); len(prefix) > longest && strings.HasPrefix(resource, prefix) {
-			longest = len(prefix)
+		prefix := rule.GetPrefix()
+		length, holds := len(prefix), strings.HasPrefix(resource, prefix)
+		if rule.GetExact() {
+			length, holds = math.MaxInt, resource == prefix
+		}
+		if holds && length > longest {
+			longest = length
 			closes = rule.GetIsolation() != writv1.Isolation_ISOLATION_OPEN
 			drain = defaultDrain
 			if ms := rule.GetDrainMs(); ms > 0 {
@@ -36,7 +44,7 @@ func (g *Gate) ruleFor(resource string) (closes bool, drain time.Duration) {
 			}
 		}
 	}
-	return closes || g.cfg.AlwaysClose, drain
+	return closes || g.cfg.AlwaysClose && !mutant.On(mutant.OwnCloseIgnored), drain
 }
 
 func (g *Gate) applyRule(r *resource) { r.closes, r.drain = g.ruleFor(r.name) }
@@ -51,4 +59,10 @@ func (g *Gate) adopt(rules *writv1.GuardingRecord) {
 	if g.severAt == 0 && g.closed(true, g.now) {
 		g.sever() // of what the new rules close
 	}
+}
+
+// Closes tells whether a resource is refused without contact, by the rules that the gate has heard of and its configuration.
+func (g *Gate) Closes(resource string) bool {
+	closes, _ := g.ruleFor(resource)
+	return closes
 }

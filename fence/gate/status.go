@@ -47,6 +47,10 @@ type Status struct {
 	// AlarmCount counts since the start; Alarms are the newest, at most 16.
 	AlarmCount uint64
 	Alarms     []*writv1.GuardAlarm
+	// Quorum is what is known of the quorum, also while it cannot be reached.
+	Quorum Quorum
+	// Openings are what certificates of break-glass did, the oldest first. One that is not Closed is in force.
+	Openings []Opening
 }
 
 // Status tells how the gate is. It costs time in proportion to the resources.
@@ -56,7 +60,7 @@ func (g *Gate) Status() Status {
 		Stopping: g.stopping, Left: g.left, Deadline: g.deadline, Lease: g.link.lease, Issuer: g.link.issuer,
 		RulesVersion: g.rules.GetVersion(), Store: g.store, Version: g.disk.version, Base: g.base, Witnessed: g.witnessed,
 		Admitted: g.admitted, Refused: g.refused, InFlight: g.inFlight, Parked: g.parked, Floors: g.ownFloors(),
-		AlarmCount: g.alarmCount,
+		AlarmCount: g.alarmCount, Quorum: g.glass.quorum, Openings: g.Openings(),
 	}
 	for _, a := range g.alarms {
 		s.Alarms = append(s.Alarms, proto.CloneOf(a))
@@ -67,7 +71,7 @@ func (g *Gate) Status() Status {
 func (g *Gate) ownFloors() int {
 	n := 0
 	//writ:unordered they are only counted
-	for _, r := range g.resources {
+	for _, r := range g.resources.byName {
 		if r.own {
 			n++
 		}
@@ -77,7 +81,7 @@ func (g *Gate) ownFloors() int {
 
 // Floor answers the lowest token that may be admitted for a resource; 0: any.
 func (g *Gate) Floor(resource string) fence.Token {
-	if r := g.resources[resource]; r != nil {
+	if r := g.resources.byName[resource]; r != nil {
 		return r.floor
 	}
 	return g.base

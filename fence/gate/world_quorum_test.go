@@ -62,6 +62,7 @@ func (w *world) carry(m *writv1.GuardRequest) {
 	w.lastID, w.contacts[m.GetId()] = m.GetId(), m.GetContact() != nil
 	if m.GetContact() != nil || m.GetEnrol() != nil {
 		w.asked[m.GetId()] = w.now
+		w.glass.asked[m.GetId()] = true
 	}
 	w.note("sends", m)
 	stream := w.stream
@@ -90,6 +91,10 @@ func (w *world) deliver(m *writv1.GuardResponse, stream int) {
 		w.believable = max(w.believable, sent.Add(worldLease))
 	}
 	delete(w.contacts, m.GetId()) // it is answered
+	if w.glass.asked[m.GetId()] && (m.GetContacted() != nil || m.GetEnrolled() != nil) {
+		delete(w.glass.asked, m.GetId()) // a second answer is none
+		w.meet()
+	}
 	w.step(gate.Heard{Message: m})
 }
 
@@ -111,7 +116,7 @@ func (w *world) atQuorum(m *writv1.GuardRequest, stream int) *writv1.GuardRespon
 	case m.GetContact() != nil:
 		q.intake, q.version = w.now, max(q.version, m.GetContact().GetVersion())
 		answer.Say = &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{
-			Lease: durationpb.New(worldLease), Raises: w.raises(),
+			Lease: durationpb.New(worldLease), Raises: w.raises(), Incarnation: "i", Epoch: q.epoch,
 		}}
 	case m.GetAcks() != nil:
 		q.version = max(q.version, m.GetAcks().GetVersion())
@@ -145,8 +150,9 @@ func (w *world) raises() []*writv1.GuardFloor {
 func (w *world) enrol(m *writv1.GuardRequest) *writv1.GuardResponse {
 	q := &w.quorum
 	e := m.GetEnrol()
+	w.contradict(e)
 	seed := &writv1.GuardEnrolled{
-		Lease: durationpb.New(worldLease), Issuer: "q",
+		Lease: durationpb.New(worldLease), Issuer: "q", Incarnation: "i", Epoch: q.epoch,
 		Rules: &writv1.GuardingRecord{Version: 1, Rules: []*writv1.GuardingRule{
 			{Prefix: "close/", Isolation: writv1.Isolation_ISOLATION_CLOSE, DrainMs: worldDrain.Milliseconds()},
 			{Prefix: "open/", Isolation: writv1.Isolation_ISOLATION_OPEN, DrainMs: worldDrain.Milliseconds()},
@@ -170,7 +176,7 @@ func (w *world) lapse() {
 		return
 	}
 	for _, o := range w.alive {
-		if needsContact(o.resource) && o.until > w.now {
+		if needsContact(o.resource) && o.until > w.now && !o.glass {
 			w.fail("the guard has lapsed, and %s %v is under way", o.resource, o.token)
 		}
 	}

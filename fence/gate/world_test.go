@@ -54,6 +54,7 @@ type world struct {
 	acked   map[string]fence.Token // acknowledged by the guard
 
 	quorum worldQuorum
+	glass  worldGlass
 }
 
 type worldEvent struct {
@@ -67,6 +68,7 @@ type worldWrite struct {
 	token    fence.Token
 	since    clock.Instant
 	until    clock.Instant // clock.Never while the guard carries it
+	glass    bool          // a certificate let it go
 }
 
 // worldQuorum is what the coordinator knows of the guard and of the resources.
@@ -77,6 +79,7 @@ type worldQuorum struct {
 	store    string
 	version  uint64
 	issued   uint64
+	epoch    uint32
 	given    map[string][]fence.Token
 	holds    map[string]fence.Token // fencing or granted
 	unproved map[string]fence.Token
@@ -96,7 +99,8 @@ func newWorld(t *rapid.T, calm bool) *world {
 	w := &world{
 		t: t, calm: calm, park: time.Duration(rapid.IntRange(1, 8).Draw(t, "park")) * time.Second, now: origin, disk: gate.State{Store: "store1"},
 		highest: map[string]fence.Token{}, acked: map[string]fence.Token{},
-		quorum: worldQuorum{given: map[string][]fence.Token{}, holds: map[string]fence.Token{}, unproved: map[string]fence.Token{}},
+		glass:  worldGlass{asked: map[uint64]bool{}, taken: map[string][]worldCertificate{}},
+		quorum: worldQuorum{epoch: 1, given: map[string][]fence.Token{}, holds: map[string]fence.Token{}, unproved: map[string]fence.Token{}},
 	}
 	w.start()
 	return w
@@ -146,7 +150,8 @@ func (w *world) start() {
 		Enrol: &writv1.GuardEnrol{Covers: []string{"open/*", "close/*"}},
 	}
 	state := w.disk
-	state.Floors = slices.Clone(state.Floors)
+	state.Floors, state.Wall = slices.Clone(state.Floors), w.wall()
+	w.glass.alone = max(w.glass.alone, w.now.Add(defaultLease))
 	w.disk.Clean = false
 	g, err := gate.New(cfg, state, w.now)
 	if err != nil {
@@ -155,6 +160,7 @@ func (w *world) start() {
 	w.gate, w.wake = g, clock.Never
 	w.parked, w.under, w.used = map[gate.Ticket]*worldWrite{}, map[gate.Ticket]*worldWrite{}, map[gate.Ticket]bool{}
 	w.seeded, w.lastID, w.givenUp, w.contacts = false, 0, 0, map[uint64]bool{}
+	w.glass.asked = map[uint64]bool{}
 	w.distrust()
 	w.step(gate.Tick{})
 }
@@ -225,6 +231,7 @@ func (w *world) take(e *gate.Effects) {
 	if s := w.gate.Status(); s.InFlight != len(w.under) || s.Parked != len(w.parked) {
 		w.fail("%d in flight and %d parked, counted %d and %d", len(w.under), len(w.parked), s.InFlight, s.Parked)
 	}
+	w.judgePages()
 }
 
 // write asks for a write.
@@ -273,19 +280,23 @@ func (w *world) refused(write *worldWrite, err error) {
 // admitted judges an admission.
 func (w *world) admitted(t gate.Ticket, write *worldWrite) {
 	r, token := write.resource, write.token
+	write.glass = w.certified(r, token)
 	switch {
+	case write.glass:
 	case !w.seeded || !w.gate.Seeded():
 		w.fail("%s %v is admitted before the seed", r, token)
+	case needsContact(r) && w.now >= w.believable:
+		w.fail("%s %v is admitted without contact since %v", r, token, w.believable.Sub(origin))
+	case needsContact(r) && w.quorum.session == "" && !w.quorum.removed:
+		w.fail("%s %v is admitted while the quorum has given the guard up", r, token)
+	}
+	switch {
 	case token < w.highest[r]:
 		w.fail("%s %v is admitted after %v", r, token, w.highest[r])
 	case token < w.acked[r]:
 		w.fail("%s %v is admitted after %v was acknowledged", r, token, w.acked[r])
 	case w.durable(r) < token:
 		w.fail("%s %v is admitted, and the disk has %v", r, token, w.durable(r))
-	case needsContact(r) && w.now >= w.believable:
-		w.fail("%s %v is admitted without contact since %v", r, token, w.believable.Sub(origin))
-	case needsContact(r) && w.quorum.session == "" && !w.quorum.removed:
-		w.fail("%s %v is admitted while the quorum has given the guard up", r, token)
 	}
 	w.clear(r, token, "is admitted")
 	w.highest[r] = token
@@ -368,6 +379,12 @@ func (w *world) apply(b gate.Batch) {
 	s := w.disk
 	s.Version = b.Version
 	s.Base, s.Witnessed = max(s.Base, b.Base), max(s.Witnessed, b.Witnessed)
+	if b.Quorum != nil {
+		s.Quorum = *b.Quorum
+	}
+	if b.PutOpenings {
+		s.Openings = b.Openings
+	}
 	floors := map[string]gate.Floor{}
 	for _, f := range s.Floors {
 		if !b.Forget || f.Token > s.Base {
@@ -394,6 +411,8 @@ func (w *world) roll(lost bool) {
 	for _, s := range slices.Backward(w.history) {
 		if !lost && s.Store == w.disk.Store && s.Version < w.quorum.version && rapid.Bool().Draw(w.t, "this far") {
 			w.disk = s
+			// A file from before a certificate was given up would bring it back: nobody could tell.
+			w.disk.Openings = nil
 			return
 		}
 	}

@@ -63,6 +63,10 @@ type Config struct {
 	// DialOptions come after the guard's own.
 	DialOptions []grpc.DialOption
 
+	// Traced is told each raise that the guard has acknowledged and that belongs to a trace. It must not block, and not call
+	// the guard. Nil: nobody is told.
+	Traced func(Raised)
+
 	// Slack is W: it bounds a pause of this process plus the storage's execution of what has been forwarded; default
 	// [DefaultSlack].
 	Slack time.Duration

@@ -54,6 +54,7 @@ type Guard struct {
 	endpoint string                     // guarded by mu; empty: not connected
 	linkErr  error                      // guarded by mu; why the last conversation ended
 	over     bool                       // guarded by mu; Close has come to its end
+	opening  map[string][]chan struct{} // guarded by mu; closed when the certificate of that id is in force
 }
 
 // parked is a write that waits for its turn.
@@ -83,10 +84,10 @@ func New(cfg Config) (*Guard, error) {
 		cfg: cfg, session: newSession(), clock: cfg.Clock, logger: cfg.Logger, prober: cfg.Probe,
 		writs: newVerifier(cfg.WritCacheBytes), probes: make(chan struct{}, maxProbes), left: make(chan struct{}),
 		parked: make(map[gate.Ticket]*parked), cuttable: make(map[gate.Ticket]*admission), cut: make(map[gate.Ticket]struct{}),
-		grants: make(map[string]grant), raises: make(map[string]raise),
+		grants: make(map[string]grant), raises: make(map[string]raise), opening: make(map[string][]chan struct{}),
 	}
-	g.now = g.clock.Now()
-	g.watchdog.Observe(g.now, g.clock.Wall())
+	g.now, state.Wall = g.clock.Now(), g.clock.Wall()
+	g.watchdog.Observe(g.now, state.Wall)
 	if g.gate, err = gate.New(cfg.gate(g.session), state, g.now); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -267,10 +268,13 @@ type grant struct {
 }
 
 // Grant returns the token under which the guard's own region holds a resource, as far as the quorum has told, and whether it
-// does. For stamp mode; the resource must be one of [Config.Stamps].
+// does. Where a certificate of break-glass has opened the resource for the region, it is the certificate's. For stamp mode; the resource must be one of [Config.Stamps].
 func (g *Guard) Grant(resource string) (fence.Token, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if token := g.gate.Certified(resource, g.cfg.Region); token != 0 {
+		return token, true
+	}
 	held, ok := g.grants[resource]
 	if !ok || g.cfg.Region == "" || held.region != g.cfg.Region {
 		return 0, false

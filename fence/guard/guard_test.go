@@ -3,6 +3,7 @@ package guard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -316,6 +317,50 @@ func TestGrants(t *testing.T) {
 		}
 		if _, ok := r.guard.Grant("billing/eu"); ok {
 			t.Error("still granted")
+		}
+	})
+}
+
+// Floors are told in pages over the stream, as they are at the moment, while writes go on.
+func TestFloorsAreTold(t *testing.T) {
+	simulate(t, func(r *rig) {
+		for i := range 2100 {
+			r.quorum.floors[fmt.Sprintf("billing/%04d", i)] = tok(uint64(20 + i))
+		}
+		r.quorum.floors["orders"] = tok(7)
+		r.ready()
+		if e := r.quorum.enrols[0]; !e.GetTellsFloors() {
+			t.Errorf("the guard does not say that it tells floors: %v", e)
+		}
+		under, err := r.guard.Admit(t.Context(), fence.Write{Resource: "billing/1000", Token: tok(1020)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var floors []*writv1.GuardKeptFloor
+		for id, after := uint64(900), ""; ; id++ {
+			r.quorum.tell(&writv1.GuardResponse{Id: id, Say: &writv1.GuardResponse_Floors{Floors: &writv1.GuardFloorsAsk{Prefix: "billing/", After: after, Limit: 1000}}})
+			synctest.Wait()
+			told := r.quorum.pages[len(r.quorum.pages)-1]
+			if told.GetId() != id || told.GetGuard() != "g1" {
+				t.Fatalf("the ask %d was answered with %v", id, told)
+			}
+			floors = append(floors, told.GetFloors().GetFloors()...)
+			if after = told.GetFloors().GetNext(); after == "" {
+				break
+			}
+		}
+		under.Done(fence.Finished)
+		if len(floors) != 2100 || len(r.quorum.pages) != 3 {
+			t.Fatalf("%d floors in %d pages", len(floors), len(r.quorum.pages))
+		}
+		for i, f := range floors {
+			inFlight := uint64(0)
+			if i == 1000 {
+				inFlight = 1
+			}
+			if want := fmt.Sprintf("billing/%04d", i); f.GetResource() != want || f.GetToken() != uint64(tok(uint64(20+i))) || f.GetInFlight() != inFlight {
+				t.Fatalf("told %v, want %s", f, want)
+			}
 		}
 	})
 }

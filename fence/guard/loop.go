@@ -58,13 +58,14 @@ func (g *Guard) finish(after []later) {
 // look reads the clock, and tells the gate if it may have missed time. The caller holds mu.
 func (g *Guard) look() []later {
 	g.now = g.clock.Now()
-	if _, suspect := g.watchdog.Observe(g.now, g.clock.Wall()); !suspect {
+	wall := g.clock.Wall()
+	if _, suspect := g.watchdog.Observe(g.now, wall); !suspect {
 		return nil
 	}
 	after := []later{func() {
 		g.logger.Warn("the clock may have missed time; nothing is believed before the quorum is heard again")
 	}}
-	return append(after, g.apply(g.gate.Step(g.now, gate.Suspicion{}))...)
+	return append(after, g.apply(g.gate.Step(g.now, gate.Suspicion{Wall: wall}))...)
 }
 
 // step steps the gate by an event, at the present instant. The caller holds mu.
@@ -101,6 +102,12 @@ func (g *Guard) apply(e *gate.Effects) []later {
 		if e.Reconnect {
 			t.cancel(errSilent)
 		}
+	}
+	for _, id := range e.Opened {
+		for _, waiting := range g.opening[id] {
+			close(waiting)
+		}
+		delete(g.opening, id)
 	}
 	for _, told := range e.Grants {
 		g.noteGrant(told)
@@ -201,8 +208,20 @@ func (g *Guard) noteGrant(told *writv1.GuardGrant) {
 
 // raise is one that was told, for measuring how long it takes.
 type raise struct {
-	token uint64
-	at    clock.Instant
+	token       uint64
+	at          clock.Instant
+	traceparent string // empty: it belongs to no trace
+}
+
+// Raised is a raise from when the guard was told to when it acknowledged: how long writes under older tokens took to end.
+type Raised struct {
+	// Traceparent is the W3C trace context of what raised it.
+	Traceparent string
+	Resource    string
+	Token       fence.Token
+	Proof       writv1.GuardProof
+	Ended       time.Time
+	Took        time.Duration
 }
 
 func (g *Guard) noteRaises(told []*writv1.GuardFloor) {
@@ -211,10 +230,15 @@ func (g *Guard) noteRaises(told []*writv1.GuardFloor) {
 	}
 	now := g.clock.Now()
 	for _, f := range told {
-		if before, there := g.raises[f.GetResource()]; there && before.token >= f.GetToken() || len(g.raises) >= maxRaises {
+		before, there := g.raises[f.GetResource()]
+		if there && before.token == f.GetToken() && before.traceparent == "" {
+			before.traceparent = f.GetTraceparent() // the answer to a contact does not say
+			g.raises[f.GetResource()] = before
+		}
+		if there && before.token >= f.GetToken() || len(g.raises) >= maxRaises {
 			continue
 		}
-		g.raises[f.GetResource()] = raise{token: f.GetToken(), at: now}
+		g.raises[f.GetResource()] = raise{token: f.GetToken(), at: now, traceparent: f.GetTraceparent()}
 	}
 }
 
@@ -224,6 +248,12 @@ func (g *Guard) noteAcks(sent []*writv1.GuardRequest) {
 			if told, there := g.raises[ack.GetResource()]; there && ack.GetToken() >= told.token {
 				g.metrics.raise.Observe(g.now.Sub(told.at).Seconds())
 				delete(g.raises, ack.GetResource())
+				if g.cfg.Traced != nil && told.traceparent != "" {
+					g.cfg.Traced(Raised{
+						Traceparent: told.traceparent, Resource: ack.GetResource(), Token: fence.Token(ack.GetToken()), Proof: ack.GetProof(),
+						Ended: g.clock.Wall(), Took: g.now.Sub(told.at),
+					})
+				}
 			}
 		}
 	}

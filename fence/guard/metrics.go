@@ -36,6 +36,7 @@ var (
 	descLease     = describe("lease_left_seconds", "How long the guard lease lasts without another contact; 0: it has run out.")
 	descAlarms    = describe("alarms_total", "Tokens from the quorum that were below the guard's floor.")
 	descConnected = describe("connected", "1 while the guard speaks with a node.")
+	descGlass     = describe("breakglass", "Resources that are admitted without a quorum, by a certificate that people signed.")
 	descSeeded    = describe("seeded", "1 if the quorum has told the floors since the process started.")
 	descFailing   = describe("store_failing", "1 while floors cannot be written.")
 	descProbes    = describe("probes_total", "Canaries of the quorum, by outcome.", "outcome")
@@ -66,7 +67,7 @@ func (g *Guard) Collector() prometheus.Collector { return g.metrics }
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descAdmitted, descRefused, descInFlight, descParked, descFloors, descLease, descAlarms, descConnected, descSeeded,
-		descFailing, descProbes,
+		descFailing, descProbes, descGlass,
 	} {
 		to <- d
 	}
@@ -95,6 +96,13 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(descFloors, float64(s.Floors))
 	gauge(descLease, max(0, s.LeaseLeft).Seconds())
 	gauge(descConnected, oneIf(s.Connected))
+	inForce := 0
+	for _, o := range s.Openings {
+		if o.Closed == "" {
+			inForce++
+		}
+	}
+	gauge(descGlass, float64(inForce))
 	gauge(descSeeded, oneIf(s.Seeded))
 	gauge(descFailing, oneIf(s.StoreFailed))
 	m.raise.Collect(to)

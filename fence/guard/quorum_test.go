@@ -54,11 +54,14 @@ type quorum struct {
 	silent   bool // takes everything in and answers nothing
 	out      bool // has given the guard up: contacts are refused until it enrols
 
+	approvers []byte // who may open guards without it
+
 	enrols   []*writv1.GuardEnrol
 	contacts []time.Time
 	acks     []*writv1.GuardAck
 	leaves   int
 	probed   []*writv1.GuardProbed
+	pages    []*writv1.GuardRequest // of floors
 	onAck    func(*writv1.GuardAck) // may be nil
 }
 
@@ -138,6 +141,10 @@ func (q *quorum) answer(r *writv1.GuardRequest) []*writv1.GuardResponse {
 		q.probed = append(q.probed, probed)
 		return nil
 	}
+	if r.GetFloors() != nil {
+		q.pages = append(q.pages, r)
+		return nil
+	}
 	if q.silent {
 		return nil
 	}
@@ -176,6 +183,7 @@ func (q *quorum) enrol(r *writv1.GuardRequest) []*writv1.GuardResponse {
 	first := &writv1.GuardEnrolled{More: true, Issuer: q.issuer}
 	last := &writv1.GuardEnrolled{
 		Lease: durationpb.New(guardLease), Base: uint64(q.base), Floors: floorList(q.floors), Rules: q.rules,
+		Incarnation: "i1", Epoch: 1, Approvers: q.approvers,
 	}
 	say := []*writv1.GuardResponse{
 		{Id: r.GetId(), Say: &writv1.GuardResponse_Enrolled{Enrolled: first}},

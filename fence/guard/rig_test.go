@@ -18,6 +18,7 @@ import (
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/fence/guard"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/lease/clock/bubble"
 )
 
 const slack = 15 * time.Second
@@ -62,7 +63,7 @@ func (l *lockedBuffer) String() string {
 func simulate(t *testing.T, test func(*rig)) {
 	t.Helper()
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := &rig{T: t, quorum: newQuorum(), network: &network{nodes: make(map[string]*node)}, log: &lockedBuffer{}}
 		r.clock = &jumpy{Clock: clock.Monotonic()}
 		r.config = guard.Config{

@@ -27,6 +27,14 @@ type Status struct {
 // stays ready, for then rules decide.
 func (s Status) Ready() bool { return s.Seeded && !s.StoreFailed && !s.Stopping && !s.Closed }
 
+// Floors answers the floors of at most that many resources, in order of their names. It costs time in proportion to all.
+func (g *Guard) Floors(most int) []gate.Floor {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	floors := g.gate.Floors()
+	return floors[:min(len(floors), most)]
+}
+
 // Status tells how the guard is. It costs time in proportion to the resources.
 func (g *Guard) Status() Status {
 	now := g.clock.Now()

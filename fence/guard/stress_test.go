@@ -129,7 +129,7 @@ func TestNothingStaleUnderLoad(t *testing.T) {
 				}
 			}
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if err := g.Close(ctx); err != nil {
 			t.Error(err)
 		}

@@ -165,7 +165,7 @@ func within[T any](t *testing.T, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("nothing came")
 		panic("unreachable")
 	}
@@ -174,13 +174,13 @@ func within[T any](t *testing.T, c <-chan T) T {
 // eventually polls, with a deadline.
 func eventually(t testing.TB, done func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !done() {
 		select {
 		case <-deadline:
-			t.Fatal("not within 20 s")
+			t.Fatal("not within two minutes")
 		case <-tick.C:
 		}
 	}

@@ -1,6 +1,7 @@
 package pgfence_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -119,7 +120,13 @@ func TestPoolVerifiesWrits(t *testing.T) {
 
 	wantIs(t, begin(sign(func(w *fence.Writ) { w.Resource = "other" })), fence.ErrInvalidWrit)
 	wantIs(t, begin(sign(func(w *fence.Writ) { w.Issuer = "test" })), fence.ErrInvalidWrit)
-	wantIs(t, begin(fence.Write{Resource: resource, Writ: good.Writ[:len(good.Writ)-2] + "AA"}), fence.ErrInvalidWrit)
+	forged := []byte(good.Writ)
+	if i := bytes.LastIndexByte(forged, '.') + 1; forged[i] == 'A' { // of the signature
+		forged[i] = 'B'
+	} else {
+		forged[i] = 'A'
+	}
+	wantIs(t, begin(fence.Write{Resource: resource, Writ: string(forged)}), fence.ErrInvalidWrit)
 	wantIs(t, begin(fence.Write{Resource: resource, Writ: good.Writ, Token: next}), pgfence.ErrInvalid)
 	wantIs(t, begin(fence.Write{Resource: resource}), pgfence.ErrInvalid)
 	wantIs(t, fenced(f, pgfence.Config{}).Run(t.Context(), good, pgx.TxOptions{}, doing(update)), pgfence.ErrInvalid)

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/lease/clock/bubble"
 )
 
 // fired reports whether a tick is waiting, and takes it.
@@ -116,7 +117,7 @@ func TestSystemWallHasNoMonotonicReading(t *testing.T) {
 }
 
 func TestMonotonicTimerIsExactInABubble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := clock.Monotonic()
 		start := c.Now()
 		if start <= 0 {
@@ -145,7 +146,7 @@ func TestTimerContract(t *testing.T) {
 	}
 	for name, newWorld := range worlds {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := newWorld()
 				testTimerContract(t, w.clock, func(d time.Duration) {
 					w.pass(d)
@@ -200,7 +201,7 @@ func testTimerContract(t *testing.T, c clock.Clock, pass func(time.Duration)) {
 // Reset and Stop race with expiry; the race detector and the last assertion
 // are the judges.
 func TestTimerConcurrentUse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := clock.Monotonic()
 		timer := c.NewTimer(c.Now().Add(1))
 		done := make(chan struct{})

@@ -3,14 +3,15 @@ package clock
 import (
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/writ-io/writ/lease/clock/bubble"
 )
 
 // A suspend is time that passes on the suspend-aware clock while Go's timers
 // stand still: here the clock jumps by an hour under an armed timer.
 func TestTimerNoticesSuspendWithinOneSlice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var slept atomic.Int64
 		now := func() Instant {
@@ -32,7 +33,7 @@ func TestTimerNoticesSuspendWithinOneSlice(t *testing.T) {
 // Go's clock may run ahead of the clock that the timer serves; the timer must
 // then sleep on instead of firing early.
 func TestTimerSleepsOnWhenWokenEarly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		slow := func() Instant { return firstInstant.Add(time.Since(start) * 9 / 10) }
 		at := slow().Add(time.Second)

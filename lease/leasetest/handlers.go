@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -15,7 +12,6 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
-	"github.com/writ-io/writ/lease/clock"
 )
 
 type leases struct {
@@ -23,7 +19,7 @@ type leases struct {
 	node *Node
 }
 
-func caller(instance string) lease.Caller {
+func (n *Node) caller(instance string) lease.Caller {
 	return lease.Caller{Principal: Principal, Instance: instance}
 }
 
@@ -36,18 +32,26 @@ func (s leases) Acquire(ctx context.Context, r *writv1.AcquireRequest) (*writv1.
 	if ttl <= 0 {
 		return nil, lease.Invalid("ttl", "is not positive", "use 10s")
 	}
-	grant, waiting, err := s.node.quorum.acquire(ctx, lease.Acquire{
-		Caller: caller(r.GetInstance()), Resource: resource, RequestID: r.GetRequestId(), TTL: ttl,
+	value, err := s.node.state.Do(ctx, lease.Acquire{
+		Caller: s.node.caller(r.GetInstance()), Resource: resource, RequestID: r.GetRequestId(), TTL: ttl,
 		Wait: r.GetWait().AsDuration(), Priority: r.GetPriority(), Region: r.GetRegion(), Metadata: r.GetMetadata(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	response := lease.OutcomeToProto(lease.AcquireOutcome{Grant: grant, Waiting: waiting})
-	if r.GetWantWrit() && grant != nil {
-		response.GetGrant().Writ = "writ of " + r.GetResource() + " under " + grant.Token.String()
+	grant, granted := value.(*lease.Grant)
+	if !granted {
+		waiting, _ := value.(*lease.Waiting)
+		return lease.OutcomeToProto(lease.AcquireOutcome{Waiting: waiting}), nil
 	}
-	return response, nil
+	response := lease.OutcomeToProto(lease.AcquireOutcome{Grant: grant})
+	if r.GetWantWrit() || grant.Guarded {
+		response.GetGrant().Writ, err = s.node.state.Sign(fence.Writ{
+			Resource: string(grant.Resource), Holder: string(grant.Holder.Principal), Region: grant.Holder.Region,
+			Token: grant.Token, IssuedAt: grant.GrantedAt, RequestID: grant.RequestID,
+		})
+	}
+	return response, err
 }
 
 // Pipeline carries each call out as if it had come alone.
@@ -94,7 +98,10 @@ func (s leases) pipelined(ctx context.Context, call *writv1.PipelineCall) *writv
 	answer := &writv1.PipelineAnswer{Id: call.GetId()}
 	var response any
 	var err error
-	if request := call.GetAcquire(); request != nil {
+	if request := call.GetCheckpoint(); request != nil {
+		response, err = s.node.unary(ctx, request, &grpc.UnaryServerInfo{FullMethod: writv1.LeaseService_Checkpoint_FullMethodName},
+			func(ctx context.Context, _ any) (any, error) { return s.Checkpoint(ctx, request) })
+	} else if request := call.GetAcquire(); request != nil {
 		response, err = s.node.unary(ctx, request, &grpc.UnaryServerInfo{FullMethod: writv1.LeaseService_Acquire_FullMethodName},
 			func(ctx context.Context, _ any) (any, error) { return s.Acquire(ctx, request) })
 	} else {
@@ -107,6 +114,8 @@ func (s leases) pipelined(ctx context.Context, call *writv1.PipelineCall) *writv
 		answer.Answer = &writv1.PipelineAnswer_Acquire{Acquire: response}
 	case *writv1.ReleaseResponse:
 		answer.Answer = &writv1.PipelineAnswer_Release{Release: response}
+	case *writv1.CheckpointResponse:
+		answer.Answer = &writv1.PipelineAnswer_Checkpoint{Checkpoint: response}
 	}
 	if err != nil {
 		answer.Answer = &writv1.PipelineAnswer_Error{Error: status.Convert(err).Proto()}
@@ -114,14 +123,18 @@ func (s leases) pipelined(ctx context.Context, call *writv1.PipelineCall) *writv
 	return answer
 }
 
-func (s leases) CancelAcquire(_ context.Context, r *writv1.CancelAcquireRequest) (*writv1.CancelAcquireResponse, error) {
-	released := s.node.quorum.cancel(lease.CancelAcquire{
-		Caller: caller(r.GetInstance()), Resource: lease.Resource(r.GetResource()), RequestID: r.GetRequestId(),
+func (s leases) CancelAcquire(ctx context.Context, r *writv1.CancelAcquireRequest) (*writv1.CancelAcquireResponse, error) {
+	value, err := s.node.state.Do(ctx, lease.CancelAcquire{
+		Caller: s.node.caller(r.GetInstance()), Resource: lease.Resource(r.GetResource()), RequestID: r.GetRequestId(),
 	})
+	if err != nil {
+		return nil, err
+	}
+	released, _ := value.(fence.Token)
 	return &writv1.CancelAcquireResponse{ReleasedToken: uint64(released)}, nil
 }
 
-func (s leases) Renew(_ context.Context, r *writv1.RenewRequest) (*writv1.RenewResponse, error) {
+func (s leases) Renew(ctx context.Context, r *writv1.RenewRequest) (*writv1.RenewResponse, error) {
 	refs, _, unusable, err := lease.RefsFromProto(r.GetLeases())
 	if err != nil {
 		return nil, err
@@ -129,18 +142,24 @@ func (s leases) Renew(_ context.Context, r *writv1.RenewRequest) (*writv1.RenewR
 	if unusable != nil {
 		return nil, unusable[0].Err
 	}
-	return lease.RenewOutcomeToProto(s.node.quorum.renew(caller(r.GetInstance()), refs)), nil
+	value, err := s.node.state.Do(ctx, lease.Renew{Caller: s.node.caller(r.GetInstance()), Refs: refs})
+	if err != nil {
+		return nil, err
+	}
+	outcome, _ := value.(lease.RenewOutcome)
+	return lease.RenewOutcomeToProto(outcome), nil
 }
 
-func (s leases) Release(_ context.Context, r *writv1.ReleaseRequest) (*writv1.ReleaseResponse, error) {
+func (s leases) Release(ctx context.Context, r *writv1.ReleaseRequest) (*writv1.ReleaseResponse, error) {
 	ref, err := lease.RefFromProto(r.GetResource(), r.GetToken())
 	if err != nil {
 		return nil, err
 	}
-	return &writv1.ReleaseResponse{}, s.node.quorum.release(lease.Release{Caller: caller(r.GetInstance()), Ref: ref})
+	_, err = s.node.state.Do(ctx, lease.Release{Caller: s.node.caller(r.GetInstance()), Ref: ref})
+	return &writv1.ReleaseResponse{}, err
 }
 
-func (s leases) Checkpoint(_ context.Context, r *writv1.CheckpointRequest) (*writv1.CheckpointResponse, error) {
+func (s leases) Checkpoint(ctx context.Context, r *writv1.CheckpointRequest) (*writv1.CheckpointResponse, error) {
 	ref, err := lease.RefFromProto(r.GetResource(), r.GetToken())
 	if err != nil {
 		return nil, err
@@ -148,24 +167,33 @@ func (s leases) Checkpoint(_ context.Context, r *writv1.CheckpointRequest) (*wri
 	if len(r.GetData()) > lease.MaxCheckpointBytes {
 		return nil, lease.Invalid("data", "is too long", "use at most 64 KiB")
 	}
-	return &writv1.CheckpointResponse{}, s.node.quorum.checkpoint(lease.Checkpoint{
-		Caller: caller(r.GetInstance()), Ref: ref, Data: r.GetData(), Sequence: r.GetSequence(),
+	_, err = s.node.state.Do(ctx, lease.Checkpoint{
+		Caller: s.node.caller(r.GetInstance()), Ref: ref, Data: r.GetData(), Sequence: r.GetSequence(),
 	})
+	return &writv1.CheckpointResponse{}, err
 }
 
-func (s leases) ForceRelease(_ context.Context, r *writv1.ForceReleaseRequest) (*writv1.ForceReleaseResponse, error) {
-	info, err := s.node.quorum.force(r.GetResource(), fence.Token(r.GetToken()))
+func (s leases) ForceRelease(ctx context.Context, r *writv1.ForceReleaseRequest) (*writv1.ForceReleaseResponse, error) {
+	value, err := s.node.state.Do(ctx, lease.ForceRelease{
+		Caller: s.node.caller(""), Reason: r.GetReason(), Now: r.GetNow(),
+		Ref: lease.Ref{Resource: lease.Resource(r.GetResource()), Token: fence.Token(r.GetToken())},
+	})
 	if err != nil {
 		return nil, err
 	}
+	info, _ := value.(lease.Info)
 	return &writv1.ForceReleaseResponse{Lease: lease.InfoToProto(&info)}, nil
 }
 
-func (s leases) Get(_ context.Context, r *writv1.GetRequest) (*writv1.GetResponse, error) {
-	info := s.node.quorum.Info(r.GetResource())
-	if info.Token == 0 {
-		return nil, lease.Errorf(lease.ReasonNotFound, "%s was never granted", r.GetResource())
+func (s leases) Get(ctx context.Context, r *writv1.GetRequest) (*writv1.GetResponse, error) {
+	value, err := s.node.state.Do(ctx, lease.Inspect{
+		Caller: s.node.caller(""), Ref: lease.Ref{Resource: lease.Resource(r.GetResource())},
+		WithCheckpoint: r.GetWithCheckpoint(),
+	})
+	if err != nil {
+		return nil, err
 	}
+	info, _ := value.(lease.Info)
 	return &writv1.GetResponse{Lease: lease.InfoToProto(&info)}, nil
 }
 
@@ -174,7 +202,7 @@ func (s leases) List(_ context.Context, r *writv1.ListRequest) (*writv1.ListResp
 	if size == 0 {
 		size = 100
 	}
-	infos := s.node.quorum.list(r.GetPrefix(), r.GetPageToken(), r.GetHeldOnly())
+	infos := s.node.state.List(r.GetPrefix(), r.GetPageToken(), r.GetHeldOnly())
 	response := &writv1.ListResponse{}
 	for i := range infos {
 		if i == size {
@@ -186,59 +214,7 @@ func (s leases) List(_ context.Context, r *writv1.ListRequest) (*writv1.ListResp
 	return response, nil
 }
 
-// Watch sends the present state, then each change. Its resume token is the number of changes seen.
+// Watch sends the present state, then each change.
 func (s leases) Watch(r *writv1.WatchRequest, stream grpc.ServerStreamingServer[writv1.WatchResponse]) error {
-	q := s.node.quorum
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	send := func(kind writv1.WatchResponse_Kind, info *lease.Info, token int) error {
-		message := &writv1.WatchResponse{Kind: kind, ResumeToken: strconv.Itoa(token)}
-		if info != nil {
-			if !strings.HasPrefix(string(info.Resource), r.GetPrefix()) {
-				return nil
-			}
-			message.Lease = lease.InfoToProto(info)
-		}
-		q.mu.Unlock()
-		defer q.mu.Lock()
-		return stream.Send(message)
-	}
-	next, err := strconv.Atoi(r.GetResumeToken())
-	fresh := r.GetResumeToken() == ""
-	if !fresh && (err != nil || next < q.compacted || next > len(q.history)) {
-		fresh = true
-		if err := send(writv1.WatchResponse_KIND_RESYNC, nil, 0); err != nil {
-			return err
-		}
-	}
-	if fresh {
-		next = len(q.history)
-		var state []lease.Info
-		for _, r := range q.resources {
-			if r.info.Token != 0 {
-				state = append(state, r.info)
-			}
-		}
-		slices.SortFunc(state, func(a, b lease.Info) int { return strings.Compare(string(a.Resource), string(b.Resource)) })
-		for i := range state {
-			if err := send(writv1.WatchResponse_KIND_STATE, &state[i], next); err != nil {
-				return err
-			}
-		}
-		if err := send(writv1.WatchResponse_KIND_SYNCED, nil, next); err != nil {
-			return err
-		}
-	}
-	for stream.Context().Err() == nil {
-		if next == len(q.history) {
-			q.wait(stream.Context(), clock.Instant(1<<62))
-			continue
-		}
-		info := q.history[next].info
-		next++
-		if err := send(writv1.WatchResponse_KIND_CHANGED, &info, next); err != nil {
-			return err
-		}
-	}
-	return stream.Context().Err()
+	return s.node.state.Journal().serve(r, stream)
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 )
 
@@ -23,10 +24,10 @@ const Principal lease.Principal = "spiffe://test/client"
 // thrown away. An error goes to the client as [lease.ToStatus] says.
 type Script func(ctx context.Context, request any, next func() (any, error)) (any, error)
 
-// Node is a server that answers for a [Quorum]. It is safe for concurrent use.
+// Node is a server that answers from a [State]. It is safe for concurrent use.
 type Node struct {
 	name, region string
-	quorum       *Quorum
+	state        State
 	creds        credentials.TransportCredentials
 	gate         *gate
 
@@ -40,9 +41,9 @@ type Node struct {
 }
 
 // NewNode makes a node; it answers once it serves a listener or belongs to a [Network].
-func NewNode(q *Quorum, name, region string) *Node {
+func NewNode(s State, name, region string) *Node {
 	return &Node{
-		name: name, region: region, quorum: q, creds: insecure.NewCredentials(), gate: newGate(), ready: true,
+		name: name, region: region, state: s, creds: insecure.NewCredentials(), gate: newGate(), ready: true,
 		scripts: make(map[string]Script), calls: make(map[string]int),
 	}
 }
@@ -191,17 +192,23 @@ type fences struct {
 	node *Node
 }
 
-// IssueWrit answers a text that names the grant; it is not signed.
-func (f fences) IssueWrit(_ context.Context, r *writv1.IssueWritRequest) (*writv1.IssueWritResponse, error) {
+// IssueWrit has the grant signed for its holder.
+func (f fences) IssueWrit(ctx context.Context, r *writv1.IssueWritRequest) (*writv1.IssueWritResponse, error) {
 	ref, err := lease.RefFromProto(r.GetResource(), r.GetToken())
 	if err != nil {
 		return nil, err
 	}
-	q := f.node.quorum
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if _, err := q.check(lease.Caller{Principal: Principal, Instance: r.GetInstance()}, ref); err != nil {
+	value, err := f.node.state.Do(ctx, lease.Inspect{Caller: f.node.caller(r.GetInstance()), Ref: ref})
+	if err != nil {
 		return nil, err
 	}
-	return &writv1.IssueWritResponse{Writ: "writ of " + r.GetResource() + " under " + ref.Token.String()}, nil
+	info, _ := value.(lease.Info)
+	writ, err := f.node.state.Sign(fence.Writ{
+		Resource: string(info.Resource), Holder: string(info.Holder.Principal), Region: info.Holder.Region,
+		Token: info.Token, IssuedAt: info.GrantedAt, RequestID: info.RequestID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &writv1.IssueWritResponse{Writ: writ}, nil
 }

@@ -19,9 +19,8 @@ type Quorum struct {
 	mu        sync.Mutex
 	resources map[string]*resource // guarded by mu
 	sequence  uint64               // guarded by mu; of the last token
-	history   []change             // guarded by mu; what watches see
-	compacted int                  // guarded by mu; changes before this one are forgotten
 	changed   chan struct{}        // guarded by mu; closed and replaced at each change
+	journal   *Journal
 }
 
 type resource struct {
@@ -38,16 +37,12 @@ type ticket struct {
 	keepUntil clock.Instant
 }
 
-type change struct {
-	info lease.Info
-}
-
 // NewQuorum makes a quorum that knows no resource. A nil clock stands for [clock.System].
 func NewQuorum(c clock.Clock) *Quorum {
 	if c == nil {
 		c = clock.System()
 	}
-	return &Quorum{clock: c, resources: make(map[string]*resource), changed: make(chan struct{})}
+	return &Quorum{clock: c, resources: make(map[string]*resource), changed: make(chan struct{}), journal: NewJournal()}
 }
 
 // Info returns what is known of a resource.
@@ -80,11 +75,7 @@ func (q *Quorum) End(name string, how lease.End) {
 }
 
 // Compact forgets history, so that watches can only resume from the newest change.
-func (q *Quorum) Compact() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.compacted = len(q.history)
-}
+func (q *Quorum) Compact() { q.journal.Compact() }
 
 // resource returns the entry of a name. The caller holds mu, as for all methods below.
 func (q *Quorum) resource(name string) *resource {
@@ -98,7 +89,7 @@ func (q *Quorum) resource(name string) *resource {
 
 func (q *Quorum) record(r *resource) {
 	r.info.Revision++
-	q.history = append(q.history, change{info: r.info})
+	q.journal.Changed(r.info)
 	close(q.changed)
 	q.changed = make(chan struct{})
 }
@@ -271,6 +262,7 @@ func (q *Quorum) checkpoint(c lease.Checkpoint) error {
 		return err
 	}
 	r.checkpoint = slices.Clone(c.Data)
+	q.record(r)
 	return nil
 }
 

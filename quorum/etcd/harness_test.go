@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,10 +13,12 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 
 	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/quorum/quorumtest/freeport"
+	"github.com/writ-io/writ/quorum/quorumtest/pace"
 )
 
 // patience bounds every wait for what must happen.
-const patience = time.Minute
+const patience = pace.Patience
 
 func TestMain(m *testing.M) {
 	wal.SegmentSizeBytes = 1 << 20 // the files of hundreds of members
@@ -31,16 +32,12 @@ type cluster struct {
 	members []*Member
 }
 
-// freeURLs answers n peer URLs that were free a moment ago.
+// freeURLs answers n peer URLs that were free a moment ago. They are not of the kernel's own ports: a member that is stopped and
+// started again would find one taken by a connection.
 func freeURLs(t testing.TB, scheme string, n int) (urls []string) {
 	t.Helper()
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		urls = append(urls, scheme+"://"+l.Addr().String())
+		urls = append(urls, scheme+"://"+freeport.Address(t))
 	}
 	return urls
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
+
+	"github.com/writ-io/writ/lease/clock/bubble"
 )
 
 // fakeRaft is member 1 of a cluster whose leader the test sets. Like etcd it signals a new leader only.
@@ -43,7 +45,7 @@ func (f *fakeRaft) set(leader types.ID) {
 }
 
 func TestLeadershipNoticesEveryChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const beat = 100 * time.Millisecond
 		raft := &fakeRaft{changed: make(chan struct{})}
 		l := newLeadership(raft)
@@ -88,7 +90,7 @@ func TestLeadershipNoticesEveryChange(t *testing.T) {
 
 // Another member may have led between two looks: whoever waits must look again.
 func TestLeadershipSignalsAnInterregnum(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		raft := &fakeRaft{changed: make(chan struct{})}
 		l := newLeadership(raft)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -13,16 +13,30 @@ import (
 	"github.com/writ-io/writ/quorum"
 )
 
-// Progress answers how far the member is. RaftTerm is that of the newest applied entry.
+// Progress answers how far the member is. RaftTerm is that of the newest applied entry. It waits for no database that has failed:
+// the revision is the last one known then.
 func (m *Member) Progress() quorum.Progress {
 	backend := m.server.Backend()
 	return quorum.Progress{
 		RaftTerm:     m.server.Term(),
 		AppliedIndex: m.server.AppliedIndex(),
-		Revision:     m.server.KV().Rev(),
+		Revision:     m.revision(),
 		Leader:       m.server.Lead(),
 		DBBytes:      backend.SizeInUse(),
 		DBFileBytes:  backend.Size(),
+	}
+}
+
+// revision asks the database, which a goroutine that stands still for good may have locked.
+func (m *Member) revision() int64 {
+	known := make(chan int64, 1)
+	go func() { known <- m.server.KV().Rev() }() // joined, unless the member has failed
+	select {
+	case revision := <-known:
+		m.lastRevision.Store(revision)
+		return revision
+	case <-m.trip.c:
+		return m.lastRevision.Load()
 	}
 }
 

@@ -43,7 +43,7 @@ func snapshotDir(dir, work, file string, log hclog.Logger) error {
 		if err := commitLog(datadir.ToWALDir(work), zl); err != nil {
 			return fmt.Errorf("%w: log in %s: %w", ErrDamaged, dir, err)
 		}
-		return replay(work, file, state.LastIndex, zl)
+		return replay(work, state.LastIndex, zl, func(server *etcdserver.EtcdServer) error { return writeSnapshot(file, server.Backend()) })
 	})
 }
 
@@ -83,9 +83,8 @@ func commitLog(dir string, log *zap.Logger) error {
 	return errors.Join(err, w.Close())
 }
 
-// replay starts the member in dir alone, without a listener, waits until it has applied the entry last, and writes a
-// snapshot to file.
-func replay(dir, file string, last uint64, log *zap.Logger) error {
+// replay starts the member in dir alone, without a listener, waits until it has applied the entry last, and has it used.
+func replay(dir string, last uint64, log *zap.Logger, use func(*etcdserver.EtcdServer) error) error {
 	const address = "http://127.0.0.1:1" // nobody is called
 	config, err := serverConfig(Config{
 		Name: "restore", DataDir: dir, AdvertisePeerURL: address,
@@ -115,7 +114,7 @@ func replay(dir, file string, last uint64, log *zap.Logger) error {
 	if applied := server.AppliedIndex(); applied < last {
 		return fmt.Errorf("replay the log of %s: ended at entry %d of %d", dir, applied, last)
 	}
-	return writeSnapshot(file, server.Backend())
+	return use(server)
 }
 
 func writeSnapshot(path string, from backend.Backend) (err error) {

@@ -146,7 +146,7 @@ func (m *Member) Load(ctx context.Context) ([]quorum.Entry, int64, error) {
 	}
 	defer leave()
 	for {
-		entries, revision, err := m.load(ctx)
+		entries, revision, err := loadState(ctx, m.read)
 		if errors.Is(err, mvcc.ErrCompacted) {
 			continue // compacted between two pages
 		}
@@ -157,9 +157,12 @@ func (m *Member) Load(ctx context.Context) ([]quorum.Entry, int64, error) {
 	}
 }
 
-// load reads the keys and the log at one revision: the log lies right before the keys.
-func (m *Member) load(ctx context.Context) (entries []quorum.Entry, revision int64, err error) {
-	page, err := m.read(ctx, &pb.RangeRequest{Key: []byte(logPrefix), RangeEnd: prefixEnd, Limit: loadPage})
+// reader is what reads of a member go by.
+type reader func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error)
+
+// loadState reads the keys and the log at one revision: the log lies right before the keys.
+func loadState(ctx context.Context, read reader) (entries []quorum.Entry, revision int64, err error) {
+	page, err := read(ctx, &pb.RangeRequest{Key: []byte(logPrefix), RangeEnd: prefixEnd, Limit: loadPage})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -180,7 +183,7 @@ func (m *Member) load(ctx context.Context) (entries []quorum.Entry, revision int
 		}
 		next := append(page.Kvs[len(page.Kvs)-1].Key, 0)
 		// The first page showed that this member has reached revision, so the rest can be read locally.
-		page, err = m.read(ctx, &pb.RangeRequest{
+		page, err = read(ctx, &pb.RangeRequest{
 			Key: next, RangeEnd: prefixEnd, Limit: loadPage, Revision: revision, Serializable: true})
 		if err != nil {
 			return nil, 0, err

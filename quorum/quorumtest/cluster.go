@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +16,8 @@ import (
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
 	"github.com/writ-io/writ/quorum/etcd"
+	"github.com/writ-io/writ/quorum/quorumtest/freeport"
+	"github.com/writ-io/writ/quorum/quorumtest/pace"
 )
 
 // Cluster is a quorum of nodes in one process.
@@ -43,12 +42,6 @@ type Node struct {
 	join    bool
 	joining bool // admitted, and so part of what it starts with
 }
-
-// Timing of the clusters: quick elections, so that tests are.
-const (
-	Heartbeat = 20 * time.Millisecond
-	Election  = 200 * time.Millisecond
-)
 
 // New makes a cluster of size nodes and starts none of them.
 func New(tb testing.TB, size int) *Cluster {
@@ -82,29 +75,10 @@ func (c *Cluster) Add(name string) *Node {
 	return n
 }
 
-// handedOut are the ports that FreeAddress has answered.
-var handedOut sync.Map
-
-// FreeAddress is a loopback address that nothing listened on a moment ago, and that it has not answered before. It is below
-// the ports that the kernel gives to connections, which could take it again at once.
+// FreeAddress is a loopback address that nothing listened on a moment ago, and that it has not answered before.
 func FreeAddress(tb testing.TB) string {
 	tb.Helper()
-	var last error
-	for range 1000 {
-		port := 15_000 + rand.IntN(15_000)
-		if _, taken := handedOut.LoadOrStore(port, true); taken {
-			continue
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			last = err
-			continue
-		}
-		defer func() { _ = l.Close() }()
-		return l.Addr().String()
-	}
-	tb.Fatalf("no port is free: %v", last)
-	return ""
+	return freeport.Address(tb)
 }
 
 // StartAll starts every node that is stopped, together.
@@ -166,7 +140,7 @@ func (n *Node) start() error {
 	}
 	ec := etcd.Config{
 		Name: n.Name, DataDir: n.DataDir(), ListenPeerURL: n.PeerURL, InitialCluster: n.cluster.InitialCluster(),
-		ClusterToken: n.cluster.token, Join: n.join, Heartbeat: Heartbeat, Election: Election, Insecure: true,
+		ClusterToken: n.cluster.token, Join: n.join, Heartbeat: pace.Heartbeat, Election: pace.Election, Insecure: true,
 		NoStrictReconfig: true, Logger: logger,
 	}
 	witness, err := quorum.LoadWitness(n.WitnessPath())
@@ -175,7 +149,7 @@ func (n *Node) start() error {
 	}
 	qc := quorum.Config{
 		Name: n.Name, Region: n.Name, Cluster: "test", APIAddress: "api." + n.Name, PeerURL: n.PeerURL, Principal: lease.Principal("node/" + n.Name),
-		Election: Election, Witness: witness.Record(), QuotaBytes: etcd.DefaultQuotaBytes,
+		Election: pace.Election, Witness: witness.Record(), QuotaBytes: etcd.DefaultQuotaBytes,
 		SaveWitness: func(r *writv1.WitnessRecord) error {
 			return quorum.SaveWitness(n.WitnessPath(), quorum.WitnessFromRecord(r))
 		},

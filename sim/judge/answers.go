@@ -28,7 +28,12 @@ func (j *Judge) Asked(command lease.Command) {
 			r.forcedNow[c.Token] = true
 		}
 	case lease.Checkpoint:
-		j.checkpoints[string(c.Data)] = order{c.Token, c.Sequence}
+		orders := j.checkpoints[string(c.Data)]
+		if i := slices.IndexFunc(orders, func(o order) bool { return o.token == c.Token }); i >= 0 {
+			orders[i].sequence = c.Sequence
+		} else {
+			j.checkpoints[string(c.Data)] = append(orders, order{c.Token, c.Sequence})
+		}
 	case lease.Acquire, lease.Renew, lease.Inspect:
 	}
 }
@@ -186,9 +191,6 @@ func (j *Judge) Overran(who string, name lease.Resource, token fence.Token, by t
 
 // LostUpdate takes in that an update of a fenced list which was acknowledged is not there.
 func (j *Judge) LostUpdate(name lease.Resource, what string) {
-	if j.Excused(name) {
-		return
-	}
 	j.violation("S3", "an acknowledged update of %s is lost: %s", name, what)
 }
 
@@ -201,7 +203,9 @@ func (j *Judge) Loaded(node string, lineage int, l *quorum.Loaded) {
 	for i := range l.Leases {
 		rec := &l.Leases[i]
 		seen[rec.Resource] = true
-		if r := j.resource(rec.Resource); r.known && r.revision <= l.Revision && (rec.Held != r.held || rec.Token != r.token) {
+		if r := j.resource(rec.Resource); !r.known {
+			j.consumed(rec.Resource, rec, false, lease.NotEnded)
+		} else if r.revision <= l.Revision && (rec.Held != r.held || rec.Token != r.token) {
 			j.violation("D1", "%s took over at revision %d and found %s under %v (held: %v), not under %v (held: %v) as of revision %d",
 				node, l.Revision, r.name, rec.Token, rec.Held, r.token, r.held, r.revision)
 		}

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"time"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/audit"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/singleton/cron"
 )
 
 // Grant is how a resource came to its holder.
@@ -23,6 +25,8 @@ type Grant struct {
 	FreeFor time.Duration
 	// NewEpoch says that it is the first of the resource in its epoch.
 	NewEpoch bool
+	// Bare says that no rule had it guarded.
+	Bare bool
 	// Proofs say how its guards were proved.
 	Proofs []lease.Proof
 }
@@ -33,13 +37,22 @@ type Judge struct {
 	report func(invariant, text string)
 	// OnGrant, if set, hears of every grant when it is committed.
 	OnGrant func(Grant)
+	// OnSlot, if set, hears of every record that a job's history gets.
+	OnSlot func(cron.Record)
 
 	resources map[lease.Resource]*resource
 	requests  map[request]*asked
 	tokens    map[lease.Ref]grant  // every grant that was committed, in any lineage
 	promised  map[fence.Token]bool // grants that an answer said were not made
-	// checkpoints tells under which token, and as the how manieth of it, each was asked to be stored. No two are alike.
-	checkpoints map[string]order
+	// checkpoints tells under which token, and as the how manieth of it, each was asked to be stored.
+	checkpoints map[string][]order
+
+	failover failover
+
+	functions []Function
+	lost      map[lease.Ref]bool // their holders have lost them, and may release them then
+	jobs      map[lease.Resource]*job
+	groups    []*consumers
 
 	lineage  int
 	revision int64 // the newest commit of this lineage
@@ -47,6 +60,8 @@ type Judge struct {
 	heads    map[uint64][]audit.Head // of every audit record so far, by sequence: those of all lineages
 	rebased  bool                    // nothing was recorded in this lineage yet
 	claims   []claim
+	rules    *writv1.GuardingRecord // as committed; was: before this commit
+	was      *writv1.GuardingRecord
 	log      []logged
 }
 
@@ -67,6 +82,7 @@ type resource struct {
 	ends      int           // how many were committed, and requests cancelled that were never granted
 	outcomes  []lease.Outcome
 	regranted bool
+	tenure    bool // a failover group decides about it, and nobody asks for it
 
 	ended      map[fence.Token]time.Duration // T at which the end of a grant was committed
 	released   map[fence.Token]bool          // its holder asked for that
@@ -125,7 +141,10 @@ func New(now func() time.Duration, report func(invariant, text string)) *Judge {
 	return &Judge{
 		now: now, report: report,
 		resources: make(map[lease.Resource]*resource), requests: make(map[request]*asked), tokens: make(map[lease.Ref]grant), promised: make(map[fence.Token]bool),
-		checkpoints: make(map[string]order),
+		checkpoints: make(map[string][]order),
+		jobs:        make(map[lease.Resource]*job),
+		lost:        make(map[lease.Ref]bool),
+		failover:    newFailover(),
 		heads:       map[uint64][]audit.Head{0: {{}}},
 	}
 }
@@ -171,6 +190,7 @@ func (j *Judge) Committed(lineage int, c quorum.Change) {
 		j.violation("D1", "revision %d was committed after revision %d", c.Revision, j.revision)
 	}
 	j.revision = c.Revision
+	j.was = j.ruled(c)
 	var stored *quorum.Entry
 	for i := range c.Entries {
 		e := &c.Entries[i]
@@ -223,6 +243,7 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 	}
 	told := &j.log[len(j.log)-1]
 	told.token, told.held = rec.Token, rec.Held
+	r.tenure = r.tenure || rec.TenureGroup != ""
 	by := request{name, rec.Holder.Principal, rec.RequestID}
 	r.passed = r.passed[:0]
 	was := *r
@@ -237,7 +258,7 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		case o.Token == 0 && i >= known: // cancelled before it was granted: it pushes others out too
 			r.ends++
 		case o.Token > was.highest && (!rec.Held || o.Token != rec.Token):
-			j.granted(r, o.Token, request{name, o.Principal, o.RequestID})
+			j.granted(r, o.Token, request{name, o.Principal, o.RequestID}, rec.Proofs)
 			j.end(r, o.End)
 		}
 	}
@@ -245,13 +266,17 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		if j.OnGrant != nil {
 			j.OnGrant(Grant{
 				Resource: name, Handed: len(r.passed) > 0, After: r.how, FreeFor: j.now() - r.freed,
-				NewEpoch: was.highest != 0 && rec.Token.Epoch() > was.highest.Epoch(), Proofs: rec.Proofs,
+				NewEpoch: was.highest != 0 && rec.Token.Epoch() > was.highest.Epoch(), Proofs: rec.Proofs, Bare: !j.isGuarded(name),
 			})
 		}
-		j.granted(r, rec.Token, by)
+		if rec.TenureGroup != "" {
+			j.failover.regions[lease.Ref{Resource: name, Token: rec.Token}] = rec.Holder.Region
+		}
+		j.granted(r, rec.Token, by, rec.Proofs)
 	}
 	r.known, r.held, r.token, r.by, r.revision, r.outcomes = true, rec.Held, rec.Token, by, revision, rec.Outcomes
 	r.fencing = rec.Fencing != 0
+	j.consumed(name, &rec, len(r.passed) > 0, r.how)
 }
 
 // remembered is how many of the outcomes in a record were in the one before.
@@ -273,7 +298,7 @@ func endOf(rec lease.Record, token fence.Token) lease.End {
 	return rec.End
 }
 
-func (j *Judge) granted(r *resource, token fence.Token, by request) {
+func (j *Judge) granted(r *resource, token fence.Token, by request, proofs []lease.Proof) {
 	switch {
 	case token == r.highest && !r.known && j.tokens[lease.Ref{Resource: r.name, Token: token}].by == by:
 		// The first look at a record of an earlier lineage.
@@ -282,8 +307,11 @@ func (j *Judge) granted(r *resource, token fence.Token, by request) {
 		j.violation("S1", "%s was granted under %v after %v", r.name, token, r.highest)
 	}
 	r.highest = max(r.highest, token)
+	if j.isGuarded(r.name) {
+		r.fenced.guarded(token, proofs)
+	}
 	a := j.request(by)
-	if a.made != 0 && a.made != token && a.lineage == j.lineage {
+	if a.made != 0 && a.made != token && a.lineage == j.lineage && !r.tenure {
 		if !a.over || r.ends-a.end < lease.MaxOutcomes {
 			j.violation("S9", "request %s of %s for %s was granted under %v, and again under %v", by.id, by.principal, r.name, a.made, token)
 		}
@@ -301,14 +329,23 @@ func (j *Judge) granted(r *resource, token fence.Token, by request) {
 // checkpoint takes in that a checkpoint was stored: its own grant must be the present one, or have ended in the same change.
 func (j *Judge) checkpoint(name lease.Resource, data []byte) {
 	r := j.resource(name)
-	asked, ok := j.checkpoints[string(data)]
+	asked, ok := order{}, false
+	for _, o := range j.checkpoints[string(data)] {
+		if present := o.token == r.token || slices.Contains(r.passed, o.token); !ok || present {
+			asked, ok = o, present
+		}
+	}
 	switch {
-	case !ok || asked.token != r.token && !slices.Contains(r.passed, asked.token):
+	case !ok:
 		j.violation("S5", "a checkpoint of %s that was asked for under %v was stored under %v", name, asked.token, r.token)
 	case r.checkpoint.token == asked.token && asked.sequence < r.checkpoint.sequence:
 		j.violation("D1", "checkpoint %d of %s under %v was stored over its checkpoint %d", asked.sequence, name, asked.token, r.checkpoint.sequence)
 	}
 	r.checkpoint = asked
+	if b := j.jobs[name]; b != nil {
+		j.stored(b, data)
+	}
+	j.offset(name, data)
 }
 
 // end takes in that the end of the present grant was committed.
@@ -319,10 +356,15 @@ func (j *Judge) end(r *resource, how lease.End) {
 	r.ends++
 	a := j.request(r.by)
 	a.over, a.end = true, r.ends
+	j.letGo(r.name, r.token, how)
 	for _, b := range r.believers {
 		if b.token == r.token && b.until > now && (how != lease.EndForced || !r.forcedNow[r.token]) {
 			j.violation("S4", "the end (%v) of %s under %v was committed %v before %s stops believing in it", how, r.name, r.token, b.until-now, b.who)
 		}
+	}
+	if r.tenure {
+		j.failover.ended = append(j.failover.ended, lease.Ref{Resource: r.name, Token: r.token})
+		return
 	}
 	switch how {
 	case lease.EndReleased, lease.EndCancelled:
@@ -351,7 +393,7 @@ func (j *Judge) audited(e *quorum.Entry) {
 			}
 		}
 	}
-	_, next, err := audit.Verify(j.head, e.Value)
+	rec, next, err := audit.Verify(j.head, e.Value)
 	if err != nil {
 		j.violation("M1", "%s: %v", e.Key, err)
 		return
@@ -359,6 +401,7 @@ func (j *Judge) audited(e *quorum.Entry) {
 	if next.Sequence != sequence {
 		j.violation("M1", "record %d stands under %s", next.Sequence, e.Key)
 	}
+	j.noted(rec)
 	j.head = next
 	j.heads[next.Sequence] = append(j.heads[next.Sequence], next)
 }

@@ -82,6 +82,7 @@ const (
 	ClosedBeforeHeard       ID = "ClosedBeforeHeard"
 	LapseWithoutSlack       ID = "LapseWithoutSlack"
 	GuardLapsesAtTakeover   ID = "GuardLapsesAtTakeover"
+	TenureAttestedByOne     ID = "TenureAttestedByOne"
 )
 
 // Of the guard: gate.Gate.
@@ -95,6 +96,7 @@ const (
 	FloorOfAnother        ID = "FloorOfAnother"
 	DrainTimeoutAdmits    ID = "DrainTimeoutAdmits"
 	OpenWhenIsolated      ID = "OpenWhenIsolated"
+	OwnCloseIgnored       ID = "OwnCloseIgnored"
 	ContactFromReply      ID = "ContactFromReply"
 	AdmitUnseeded         ID = "AdmitUnseeded"
 	SeededBeforePersisted ID = "SeededBeforePersisted"
@@ -103,10 +105,51 @@ const (
 	BrokenTakenAsFinished ID = "BrokenTakenAsFinished"
 	NotSevered            ID = "NotSevered"
 	SuspicionIgnored      ID = "SuspicionIgnored"
+
+	BreakglassWhileInContact   ID = "BreakglassWhileInContact"
+	BreakglassKeptAfterContact ID = "BreakglassKeptAfterContact"
+	BreakglassAfterExpiry      ID = "BreakglassAfterExpiry"
+)
+
+// Of promotions: region.Machine.
+const (
+	PromotionWithoutTokenCompare ID = "PromotionWithoutTokenCompare"
+	ExecutedTwiceAfterUnknown    ID = "ExecutedTwiceAfterUnknown"
+	GrantBeforeFenced            ID = "GrantBeforeFenced"
 )
 
 // Guarded is the suite of drawn plans that all have guards.
 const Guarded = "guarded"
+
+// Grouped is the suite of drawn plans that all have guards and, with two regions, a failover group.
+const Grouped = "grouped"
+
+// Of approvals: region/approval, and the operations of region.Machine.
+const (
+	OnePersonTwice         ID = "OnePersonTwice"
+	RequesterAlone         ID = "RequesterAlone"
+	DigestWithoutArguments ID = "DigestWithoutArguments"
+	ExpiryAtApprovalOnly   ID = "ExpiryAtApprovalOnly"
+	ExecutedTwice          ID = "ExecutedTwice"
+)
+
+// Of what runs in one place: singleton.Runner, cron.Machine and partition.Machine.
+const (
+	LossIgnored        ID = "LossIgnored"
+	OldTermRuns        ID = "OldTermRuns"
+	StuckReleased      ID = "StuckReleased"
+	ReleasedAtCancel   ID = "ReleasedAtCancel"
+	ClaimedAfterRun    ID = "ClaimedAfterRun"
+	MissedForgotten    ID = "MissedForgotten"
+	DeadClaimForgotten ID = "DeadClaimForgotten"
+	WindowIgnored      ID = "WindowIgnored"
+	GraceForgotten     ID = "GraceForgotten"
+	LostIsKept         ID = "LostIsKept"
+	HoldersForgotten   ID = "HoldersForgotten"
+)
+
+// Singletons is the suite of drawn plans that all have services which do in one place what is to be done in one place.
+const Singletons = "singletons"
 
 // Of watches: what quorum tells.
 const (
@@ -303,6 +346,11 @@ var Registry = []Mutant{
 		Needs: "a takeover while a guard is cut off from the quorum but not from a client, and a grant",
 	},
 	{
+		ID: TenureAttestedByOne, Kills: []string{"S8"}, Scenario: "promotion-guard-gone",
+		What:  "One person's word is enough for a guard that the tenure of a failover group relies on.",
+		Needs: "such a guard that is gone, has not been heard to know the tenure's rule, and whose successor waits",
+	},
+	{
 		ID: FloorInMemory, Kills: []string{"D2"}, Scenario: Guarded,
 		What:  "Floors are not written into the batch.",
 		Needs: "a raise, or a newer token",
@@ -318,12 +366,12 @@ var Registry = []Mutant{
 		Needs: "a raise while a slow write is under way",
 	},
 	{
-		ID: AdmitBeforeFsync, Kills: []string{"D2"}, Test: "./fence/gate TestNothingStaleReachesTheStorage",
+		ID: AdmitBeforeFsync, Kills: []string{"D2"}, Scenario: Guarded,
 		What:  "A write under a newer token is admitted before the floor is durable.",
 		Needs: "a newer token that a client brings before the quorum does: one that was made up on a trusted route, as guards are raised before a grant",
 	},
 	{
-		ID: AdmitBeforeDrain, Kills: []string{"S2"}, Test: "./fence/gate TestNothingStaleReachesTheStorage",
+		ID: AdmitBeforeDrain, Kills: []string{"S2"}, Scenario: Guarded,
 		What:  "A write under a newer token is admitted while older ones are under way.",
 		Needs: "a newer token that a client brings before the quorum does, while an older write is under way",
 	},
@@ -338,7 +386,7 @@ var Registry = []Mutant{
 		Needs: "a stale writer",
 	},
 	{
-		ID: DrainTimeoutAdmits, Kills: []string{"S2"}, Test: "./fence/gate TestNothingStaleReachesTheStorage",
+		ID: DrainTimeoutAdmits, Kills: []string{"S2"}, Scenario: Guarded,
 		What:  "A write that has waited long enough for older ones is admitted.",
 		Needs: "older writes that take longer than writes are parked",
 	},
@@ -346,6 +394,11 @@ var Registry = []Mutant{
 		ID: OpenWhenIsolated, Kills: []string{"S2", "S3"}, Scenario: Guarded,
 		What:  "A guard without contact goes on admitting under a rule that closes.",
 		Needs: "a guard cut off from the quorum but not from a client for longer than the guard lease, and a grant",
+	},
+	{
+		ID: OwnCloseIgnored, Kills: []string{"S2", "S3"}, Scenario: "guard-closes-itself",
+		What:  "A guard that is configured to close goes on without contact where the rules let it.",
+		Needs: "a quorum that was put back to when it did not know the guard, which is cut off from it but not from a client",
 	},
 	{
 		ID: ContactFromReply, Kills: []string{"S2", "S3"}, Scenario: "guard-slow-contact",
@@ -401,5 +454,115 @@ var Registry = []Mutant{
 		ID: CompactionIgnored, Kills: []string{"S10"},
 		What:  "A watch that cannot go on from where it was goes on with the newest revision, without RESYNC and the present state.",
 		Needs: "a watch that is resumed behind a compaction, or in another incarnation, after changes that it was not told",
+	},
+	{
+		ID: BreakglassWhileInContact, Kills: []string{"S6"}, Test: "./fence/gate TestCertificatesOpenNothingElse",
+		What:  "A guard takes a certificate of break-glass though it has contact with a quorum, or had a moment ago.",
+		Needs: "a certificate that is applied before the guard lease, and W, have run out",
+	},
+	{
+		ID: BreakglassKeptAfterContact, Kills: []string{"S6"}, Test: "./fence/gate TestCertificatesOpenNothingElse",
+		What:  "A guard that a certificate has opened goes on under it when it meets a live quorum.",
+		Needs: "contact before the certificate has expired",
+	},
+	{
+		ID: BreakglassAfterExpiry, Kills: []string{"S6"}, Test: "./fence/gate TestCertificatesOpenNothingElse",
+		What:  "A guard goes on under a certificate that has expired.",
+		Needs: "a write after the expiry, without contact",
+	},
+	{
+		ID: PromotionWithoutTokenCompare, Kills: []string{"S6"}, Scenario: Grouped,
+		What:  "A promotion is executed without a compare on the token that its plan expects.",
+		Needs: "a plan that waits while the group's token moves",
+	},
+	{
+		ID: ExecutedTwiceAfterUnknown, Kills: []string{"S8"}, Scenario: Grouped,
+		What:  "A promotion that has ended is begun again when its execution is asked for again.",
+		Needs: "an execution whose answer is lost, and which is asked for again",
+	},
+	{
+		ID: GrantBeforeFenced, Kills: []string{"S6"}, Scenario: Grouped,
+		What:  "The target is primary, and its hooks run, before every guard has been proved.",
+		Needs: "a guard that is cut off while a promotion is fencing",
+	},
+	{
+		ID: OnePersonTwice, Kills: []string{"S8"}, Scenario: Grouped,
+		What:  "Two signatures of one person under two keys count as those of two people.",
+		Needs: "an approver with two keys who signs with both",
+	},
+	{
+		ID: RequesterAlone, Kills: []string{"S8"}, Scenario: Grouped,
+		What:  "Whoever asked for an operation is enough to approve it.",
+		Needs: "a requester who is an approver, and signs before anybody else has",
+	},
+	{
+		ID: DigestWithoutArguments, Kills: []string{"S8"}, Scenario: Grouped,
+		What:  "What people sign says which operation it is, and not what it does.",
+		Needs: "a signature that is checked against what is done",
+	},
+	{
+		ID: ExpiryAtApprovalOnly, Kills: []string{"S8"}, Scenario: Grouped,
+		What:  "An operation that expired after the last signature is executed all the same.",
+		Needs: "enough signatures in time, and an execution after that",
+	},
+	{
+		ID: ExecutedTwice, Kills: []string{"S8"}, Scenario: Grouped,
+		What:  "An operation that has been executed is executed again when it is asked for again.",
+		Needs: "somebody who asks again because the answer was lost",
+	},
+	{
+		ID: LossIgnored, Kills: []string{"S7"}, Scenario: Singletons,
+		What:  "A runner does not act on the loss of its lease, and so waits for ever for a function that ignores the end of its context.",
+		Needs: "a holder that reaches nobody for a TTL, and a function that does not return",
+	},
+	{
+		ID: OldTermRuns, Kills: []string{"S7"}, Scenario: Singletons,
+		What:  "A runner whose lease is lost asks for the next one at once, so that the function of the old term goes on, and is heard of, in the new one.",
+		Needs: "a lost lease, and a function that takes a while to return",
+	},
+	{
+		ID: StuckReleased, Kills: []string{"S7"}, Scenario: Singletons,
+		What:  "The lease of a function that does not return is released when its grace is over.",
+		Needs: "a function that is told to stop while its lease is held, and does not return",
+	},
+	{
+		ID: ReleasedAtCancel, Kills: []string{"S7"}, Scenario: Singletons,
+		What:  "A lease is released when the context of its function ends, before the function has returned, so that the next holder begins beside it.",
+		Needs: "a function that takes a while to return, which is told to stop for a preferred region, or to hand its partition over",
+	},
+	{
+		ID: ClaimedAfterRun, Kills: []string{"J1"}, Scenario: Singletons,
+		What:  "A slot runs before its claim is stored.",
+		Needs: "a slot",
+	},
+	{
+		ID: MissedForgotten, Kills: []string{"J1"}, Scenario: Singletons,
+		What:  "A new holder goes on from the present time, and says nothing of the slots since the last one.",
+		Needs: "a slot that falls due while nobody holds the job",
+	},
+	{
+		ID: DeadClaimForgotten, Kills: []string{"J1"}, Scenario: Singletons,
+		What:  "A new holder drops the slot that was claimed by one who died.",
+		Needs: "a holder that dies, or loses its lease, while a slot runs",
+	},
+	{
+		ID: WindowIgnored, Kills: []string{"J1"}, Scenario: Singletons,
+		What:  "What was missed is skipped although it is within the window.",
+		Needs: "slots that fall due while nobody holds the job",
+	},
+	{
+		ID: GraceForgotten, Kills: []string{"L1"}, Scenario: Singletons,
+		What:  "A function whose partition is wanted elsewhere may take as long as it likes to finish.",
+		Needs: "a member that joins, and a function that returns only when its context has ended",
+	},
+	{
+		ID: LostIsKept, Kills: []string{"L1"}, Scenario: Singletons,
+		What:  "A member takes a partition whose lease it has lost for its own still.",
+		Needs: "a member that loses its leases and comes back",
+	},
+	{
+		ID: HoldersForgotten, Kills: []string{"P1", "L1"}, Scenario: Singletons,
+		What:  "Who holds what does not matter for who should.",
+		Needs: "a group of which a member goes away",
 	},
 }

@@ -133,14 +133,14 @@ func (n *Node) columns() []column {
 }
 
 func (r *Rule) columns() []column {
-	return []column{flag("open", &r.Open), duration("drain", &r.Drain, "0s")}
+	return []column{flag("open", &r.Open), flag("unproven", &r.Unproven), duration("drain", &r.Drain, "0s")}
 }
 
 func (g *Guard) columns() []column {
 	return []column{
 		word("region", &g.Region, ""), number("ppm", &g.PPM, "0"), words("covers", &g.Covers),
 		duration("slack", &g.Slack, "2s"), duration("park", &g.Park, "10s"),
-		optional(word("as", &g.As, "")),
+		optional(words("stamps", &g.Stamps)), optional(word("as", &g.As, "")), flag("close", &g.Close),
 	}
 }
 
@@ -159,6 +159,7 @@ func (c *Client) columns() []column {
 		number("impatience", &c.Impatience, "0"),
 		number("try", &c.Try, "0"),
 		number("leave", &c.Leave, "0"),
+		flag("stamped", &c.Stamped),
 	}
 }
 

@@ -12,6 +12,9 @@
 //	rule r open drain 2s
 //	guard g1 region eu ppm -80 covers r* slack 2s park 10s
 //	client c1 region eu ppm -300 resources r1,r2 all ttl 10s hold 4s think 1s write 200ms checkpoint 1s priority 5 impatience 10 try 100 leave 20
+//	work nightly every 10s catch-up all window 1m overlap skip takes 2s fails 10 stuck 5 preferred eu
+//	work queue partitions 8 homes eu,us takes 500ms
+//	service s1 region eu works nightly,queue ttl 5s grace 3s strict
 //	watcher w1 region us prefix r stay 20s
 //	at 12.5s for 3s cut n1 | n2 n3
 //	at 30s for 10s slow eu | @leader by 50ms

@@ -37,6 +37,10 @@ type DrawOptions struct {
 	Store Store
 	// Guards puts guards into every plan, and not only into one of four.
 	Guards bool
+	// Groups puts guards and a failover group into every plan that has two regions.
+	Groups bool
+	// Singletons puts services into every plan that do in one place what is to be done in one place.
+	Singletons bool
 }
 
 // Draw makes a valid plan with that seed. Every plan leaves out some kinds of faults and some features, chosen at random:
@@ -61,8 +65,14 @@ func Draw(seed uint64, s Source, o DrawOptions) Plan {
 	d.watchers()
 	d.faults()
 	d.operations()
-	if d.yes("guarded", 4) || o.Guards {
+	if d.yes("guarded", 4) || o.Guards || o.Groups {
 		d.guards()
+		if d.yes("grouped", 3) || o.Groups {
+			d.group()
+		}
+	}
+	if d.yes("singletons", 6) || o.Singletons {
+		d.singletons()
 	}
 	slices.SortStableFunc(d.plan.Faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	return d.plan

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -13,6 +14,7 @@ func (d *drawing) guards() {
 	}
 	p.GuardLease = time.Duration(d.int("guard lease", 4, 20)) * time.Second
 	r := Rule{Prefix: "r", Open: d.yes("open", 3), Drain: d.ms("drain", 300, 5000)}
+	r.Unproven = r.Open && d.yes("unproven", 3)
 	p.Rules = append(p.Rules, r)
 	if d.yes("second rule", 4) {
 		p.Rules = append(p.Rules, Rule{Prefix: "r1", Open: !r.Open, Drain: d.ms("drain", 300, 5000)})
@@ -25,6 +27,11 @@ func (d *drawing) guards() {
 		}
 		if partly && d.yes("covers part", 2) {
 			g.Covers = []string{"r1", "r2"}
+		}
+		g.Close = d.yes("closes itself", 6)
+		if d.yes("stamps", 4) {
+			g.Stamps = slices.Clone(g.Covers)
+			d.stamped(g.Region)
 		}
 		p.Guards = append(p.Guards, g)
 	}
@@ -52,7 +59,7 @@ func (d *drawing) guards() {
 // guardKinds happen to guards, and are drawn with the same chance.
 var guardKinds = []Kind{
 	Cut, OneWay, Clog, Slow, Lossy, Crash, CrashLoop, Pause, Freeze, WallJump, SlowDisk, FullDisk, TornDisk, Wipe, OldDisk,
-	Stop, Attest, Open, Close, ForceNow, Move,
+	Stop, Attest, Open, Close, ForceNow, Move, Protect, Unprotect, Forge, Probe,
 }
 
 // guardFault adds a fault that concerns a guard, if there is room for it.
@@ -88,7 +95,9 @@ func (d *drawing) guardFault(at time.Duration, kind Kind) {
 		f.By = d.ms("guard jump", 1, 100_000)
 	case OldDisk:
 		f.By = d.ms("guard disk old", 1000, 60_000)
-	case Open, Close:
+	case Forge:
+		f.Amount = d.int("made up", 1, 1000)
+	case Open, Close, Protect, Unprotect:
 		f.A = []string{d.plan.Rules[d.one("rule", len(d.plan.Rules))].Prefix}
 	case ForceNow:
 		c := d.plan.Clients[d.one("forced now", len(d.plan.Clients))]
@@ -101,4 +110,13 @@ func (d *drawing) guardFault(at time.Duration, kind Kind) {
 		return
 	}
 	d.plan.Faults = append(d.plan.Faults, f)
+}
+
+// stamped has some of the clients of a region write without tokens of their own.
+func (d *drawing) stamped(region string) {
+	for i := range d.plan.Clients {
+		if c := &d.plan.Clients[i]; c.Region == region && d.yes("writes without a token", 2) {
+			c.Stamped = true
+		}
+	}
 }

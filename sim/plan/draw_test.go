@@ -53,7 +53,11 @@ func TestDraw(t *testing.T) {
 	}
 	t.Logf("nodes %v, %d faults, %d aimed, %.0f operations/s, kinds %v", nodes, faults/plans, aimed/plans, rate, kinds)
 	for _, kind := range Kinds() {
-		if kinds[kind] < plans/20 {
+		least := plans / 20
+		if kind == Abort || kind == Ill || kind == BadHooks { // of one plan of sixteen
+			least = plans / 50
+		}
+		if kinds[kind] < least {
 			t.Errorf("only %d faults in %d plans are %s", kinds[kind], plans, kind)
 		}
 	}

@@ -11,10 +11,10 @@ const guarded = `writ-sim 1
 guard-lease 8s
 storage plain
 node n1 region eu
-rule r open drain 2s
+rule r open unproven drain 2s
 rule q
 guard g1 region eu covers r*,q1
-guard g2 region eu ppm -5 covers r1 slack 1s park 2s as g1
+guard g2 region eu ppm -5 covers r1 slack 1s park 2s as g1 close
 client c1 region eu resources r1,r2,q2,x
 at 1s for 1s wipe g1
 at 2s for 1s stop g1 g2
@@ -23,6 +23,10 @@ at 4s open r q
 at 5s close r
 at 6s force-now r1
 at 7s for 1s full-disk g1
+at 8s unprotect q
+at 9s protect q
+at 10s forge g1 amount 5
+at 11s probe g1 g2
 `
 
 func TestParseGuards(t *testing.T) {
@@ -30,12 +34,12 @@ func TestParseGuards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.GuardLease != 8*time.Second || p.Storage != Plain || !reflect.DeepEqual(p.Rules, []Rule{{Prefix: "r", Open: true, Drain: 2 * time.Second}, {Prefix: "q"}}) {
+	if p.GuardLease != 8*time.Second || p.Storage != Plain || !reflect.DeepEqual(p.Rules, []Rule{{Prefix: "r", Open: true, Unproven: true, Drain: 2 * time.Second}, {Prefix: "q"}}) {
 		t.Errorf("parsed\n%s", p)
 	}
 	want := []Guard{
 		{Name: "g1", Region: "eu", Covers: []string{"r*", "q1"}, Slack: 2 * time.Second, Park: 10 * time.Second},
-		{Name: "g2", Region: "eu", PPM: -5, Covers: []string{"r1"}, Slack: time.Second, Park: 2 * time.Second, As: "g1"},
+		{Name: "g2", Region: "eu", PPM: -5, Covers: []string{"r1"}, Slack: time.Second, Park: 2 * time.Second, As: "g1", Close: true},
 	}
 	if !reflect.DeepEqual(p.Guards, want) {
 		t.Errorf("guards %+v, want %+v", p.Guards, want)
@@ -56,6 +60,8 @@ func TestMistakesAboutGuards(t *testing.T) {
 		{"guard-lease 8s", "guard-lease 1ms", "2:13: guard-lease is 1ms; use 1s to 10m"},
 		{"rule q", "rule r", "6:6: rule r is there twice; give each prefix one rule"},
 		{"covers r*,q1", "covers r*1", "7:27: covers of guard g1 hold \"r*1\"; name resources, or prefixes that end in an asterisk, such as r1,q*"},
+		{"rule q", "rule q unproven", "6:8: rule q is unproven, but guards that close are proved by their silence; add open, or leave unproven out"},
+		{"forge g1 amount 5", "forge g1", "19:1: amount of forge at 10s is 0; use 1 to 1000"},
 		{"slack 1s", "slack 31s", "8:43: slack of guard g2 is 31s; use 100ms to 30s"},
 		{"as g1", "as c1", "8:57: as of guard g2 is \"c1\"; use the name of a guard, or leave it out"},
 		{"stop g1 g2", "stop n1", "11:19: stop at 2s names \"n1\", which is no guard; name a guard"},

@@ -21,7 +21,12 @@ const (
 	oneDisk   whom = "one node or guard"
 	guards    whom = "guards"
 	rules     whom = "prefixes of rules"
+	groups    whom = "failover groups"
+	agents    whom = "agents"
+	states    whom = "states of promotions"
 	resources whom = "resources of clients"
+	services  whom = "services"
+	jobs      whom = "cron jobs"
 )
 
 // need is whether a field of a fault is to be given.
@@ -80,7 +85,21 @@ var shapes = []shape{
 	{kind: Attest, a: guards, least: 1, span: maybe},
 	{kind: Open, a: rules, least: 1},
 	{kind: Close, a: rules, least: 1},
+	{kind: Switchover, a: groups, least: 1},
+	{kind: Failover, a: groups, least: 1},
+	{kind: Abort, a: groups, least: 1},
+	{kind: Ill, a: agents, least: 1, span: always},
+	{kind: BadHooks, a: agents, least: 1, span: always},
+	{kind: Ambush, a: states, least: 1, span: always},
+	{kind: Protect, a: rules, least: 1},
+	{kind: Unprotect, a: rules, least: 1},
+	{kind: Forge, a: guards, least: 1, amount: always},
+	{kind: Probe, a: guards, least: 1},
 	{kind: ForceNow, a: resources, least: 1},
+	{kind: Deploy, a: services, least: 1, span: always},
+	{kind: Suspend, a: jobs, least: 1},
+	{kind: Resume, a: jobs, least: 1},
+	{kind: Trigger, a: jobs, least: 1},
 }
 
 // Kinds lists every kind of fault.

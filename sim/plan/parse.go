@@ -136,6 +136,41 @@ func (p *parser) directive(l line) error {
 			return err
 		}
 		return p.fields(l, rest[1:], len(plan.Clients)-1, client.columns())
+	case "group":
+		plan.Groups = append(plan.Groups, Group{})
+		group := &plan.Groups[len(plan.Groups)-1]
+		if err := p.names(l, len(plan.Groups)-1, "a name", &group.Name); err != nil {
+			return err
+		}
+		return p.fields(l, rest[1:], len(plan.Groups)-1, group.columns())
+	case "agent":
+		plan.Agents = append(plan.Agents, Agent{})
+		agent := &plan.Agents[len(plan.Agents)-1]
+		if err := p.names(l, len(plan.Agents)-1, "a name", &agent.Name); err != nil {
+			return err
+		}
+		return p.fields(l, rest[1:], len(plan.Agents)-1, agent.columns())
+	case "writer":
+		plan.Writers = append(plan.Writers, Writer{})
+		writer := &plan.Writers[len(plan.Writers)-1]
+		if err := p.names(l, len(plan.Writers)-1, "a name", &writer.Name); err != nil {
+			return err
+		}
+		return p.fields(l, rest[1:], len(plan.Writers)-1, writer.columns())
+	case "work":
+		plan.Works = append(plan.Works, Work{})
+		work := &plan.Works[len(plan.Works)-1]
+		if err := p.names(l, len(plan.Works)-1, "a name", &work.Name); err != nil {
+			return err
+		}
+		return p.fields(l, rest[1:], len(plan.Works)-1, work.columns())
+	case "service":
+		plan.Services = append(plan.Services, Service{})
+		service := &plan.Services[len(plan.Services)-1]
+		if err := p.names(l, len(plan.Services)-1, "a name", &service.Name); err != nil {
+			return err
+		}
+		return p.fields(l, rest[1:], len(plan.Services)-1, service.columns())
 	case "watcher":
 		plan.Watchers = append(plan.Watchers, Watcher{})
 		watcher := &plan.Watchers[len(plan.Watchers)-1]
@@ -182,7 +217,7 @@ func (p *parser) setting(l line) error {
 		}
 		return nil
 	}
-	return p.fail(word.position, "use one of "+strings.Join(known, ", ")+", link, node, rule, guard, client, watcher, at, expect", "directive %q is unknown", word.text)
+	return p.fail(word.position, "use one of "+strings.Join(known, ", ")+", link, node, rule, guard, group, agent, writer, client, work, service, watcher, at, expect", "directive %q is unknown", word.text)
 }
 
 func example(c column) string {

@@ -32,7 +32,12 @@ type Plan struct {
 	// Rules say which resources are guarded.
 	Rules    []Rule
 	Guards   []Guard
+	Groups   []Group
+	Agents   []Agent
+	Writers  []Writer
 	Clients  []Client
+	Works    []Work
+	Services []Service
 	Watchers []Watcher
 	Faults   []Fault
 	// Expect lists the invariants that this run breaks, such as S4; empty: none.
@@ -64,6 +69,8 @@ type Rule struct {
 	Prefix string
 	// Open lets guards go on without contact, for as long as it takes; a fault may change that.
 	Open bool
+	// Unproven lets a grant be made although an open guard that is out has not been proved.
+	Unproven bool
 	// Drain is how long older writes may take until they are cut; 0: 10 seconds.
 	Drain time.Duration
 }
@@ -75,12 +82,16 @@ type Guard struct {
 	PPM          int64
 	// Covers are resources, or prefixes that end in an asterisk.
 	Covers []string
+	// Stamps are those for which it presents the token of its own region, to programs that have none.
+	Stamps []string
 	// Slack is W.
 	Slack time.Duration
 	// Park is how long a write waits for its turn.
 	Park time.Duration
 	// As is the name that it enrols under; empty: its own. With that of another one it is configured by mistake.
 	As string
+	// Close has it refuse without contact whatever the rules say.
+	Close bool
 }
 
 // Link is the way between two regions, in both directions. Two regions without one are 1 ms apart.
@@ -115,6 +126,8 @@ type Client struct {
 	// In thousandths: Impatience is how many waits it gives up, Leave how many leases it leaves to run out, and Try how many
 	// times it asks without waiting.
 	Impatience, Leave, Try int
+	// Stamped has it write without a token, through guards of its region that stamp one.
+	Stamped bool
 }
 
 // Watcher follows the resources under a prefix, at one node after the other. Its name starts with w.
@@ -173,9 +186,26 @@ const (
 	NewCluster Kind = "new-cluster" // A's first is forced into a cluster of its own; the others join it empty
 	Twice      Kind = "twice"       // requests are sent twice for a while
 	// Operators of guards.
-	Stop     Kind = "stop"      // A's guards leave in order, and are started again when For is over
-	Attest   Kind = "attest"    // A's guards are stopped, attested to admit nothing, taken off the list, and started when For is over
-	Open     Kind = "open"      // the rules of the prefixes in A let guards go on without contact
-	Close    Kind = "close"     // they do not any more
+	Stop   Kind = "stop"   // A's guards leave in order, and are started again when For is over
+	Attest Kind = "attest" // A's guards are stopped, attested to admit nothing, taken off the list, and started when For is over
+	Open   Kind = "open"   // the rules of the prefixes in A let guards go on without contact
+	Close  Kind = "close"  // they do not any more
+	// Operators of failover groups.
+	Switchover Kind = "switchover" // the groups in A are moved to another region in order
+	Failover   Kind = "failover"   // they are moved without their region's help
+	Abort      Kind = "abort"      // their promotion is given up
+	Ill        Kind = "ill"        // A's agents say for a while that their region has failed
+	BadHooks   Kind = "bad-hooks"  // A's hooks fail for a while
+	Ambush     Kind = "ambush"     // the coordinator dies, for a while, when a promotion enters a state of A
+	Protect    Kind = "protect"    // the prefixes in A have their rules again
+	Unprotect  Kind = "unprotect"  // they have none any more
+	Forge      Kind = "forge"      // a trusted route of A's guards is told a token that was never granted, and is Amount above all that were
+	Probe      Kind = "probe"      // canaries with tokens of before are sent through A's guards
+	// Operators and people of what runs in one place.
+	Deploy  Kind = "deploy"  // A's services end in order, and are started again when For is over
+	Suspend Kind = "suspend" // the cron jobs in A are paused
+	Resume  Kind = "resume"  // they are not any more
+	Trigger Kind = "trigger" // they are triggered
+
 	ForceNow Kind = "force-now" // the holder of a resource in A is forced to let go, and nobody waits for its lease
 )

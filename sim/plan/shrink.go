@@ -58,6 +58,8 @@ func (s *shrinking) try(change func(*Plan)) bool {
 func (p Plan) clone() Plan {
 	p.Links, p.Nodes, p.Clients = slices.Clone(p.Links), slices.Clone(p.Nodes), slices.Clone(p.Clients)
 	p.Rules, p.Guards = slices.Clone(p.Rules), slices.Clone(p.Guards)
+	p.Groups, p.Agents, p.Writers = slices.Clone(p.Groups), slices.Clone(p.Agents), slices.Clone(p.Writers)
+	p.Works, p.Services = slices.Clone(p.Works), slices.Clone(p.Services)
 	p.Watchers, p.Faults = slices.Clone(p.Watchers), slices.Clone(p.Faults)
 	for i := range p.Clients {
 		p.Clients[i].Resources = slices.Clone(p.Clients[i].Resources)
@@ -74,6 +76,9 @@ func (p *Plan) prune() {
 	c.nodes()
 	c.guards()
 	c.clients()
+	c.groups()
+	p.idle()
+	c.services()
 	c.watchers()
 	p.Links = slices.DeleteFunc(p.Links, func(l Link) bool { return c.regions[l.A] == nil || c.regions[l.B] == nil })
 	p.Faults = slices.DeleteFunc(p.Faults, func(f Fault) bool { return f.At >= p.Duration })
@@ -92,6 +97,11 @@ func (p *Plan) prune() {
 		switch s.a {
 		case resources:
 			f.A = slices.DeleteFunc(f.A, func(name string) bool { return !c.used(name) })
+		case groups:
+			f.A = slices.DeleteFunc(f.A, func(name string) bool { return !c.grouped(name) })
+		case jobs:
+			f.A = slices.DeleteFunc(f.A, func(name string) bool { return !c.job(name) })
+		case states:
 		case rules:
 			f.A = slices.DeleteFunc(f.A, func(name string) bool { return !c.ruled(name) })
 		default:
@@ -115,9 +125,26 @@ func (p *Plan) prune() {
 	empty(&p.Links)
 	empty(&p.Rules)
 	empty(&p.Guards)
+	empty(&p.Groups)
+	empty(&p.Agents)
+	empty(&p.Writers)
 	empty(&p.Clients)
+	empty(&p.Works)
+	empty(&p.Services)
 	empty(&p.Watchers)
 	empty(&p.Faults)
+}
+
+// idle removes services without works, and works that no service does.
+func (p *Plan) idle() {
+	for i := range p.Services {
+		s := &p.Services[i]
+		s.Works = slices.DeleteFunc(slices.Clone(s.Works), func(name string) bool { return p.Work(name) == nil })
+	}
+	p.Services = slices.DeleteFunc(p.Services, func(s Service) bool { return len(s.Works) == 0 })
+	p.Works = slices.DeleteFunc(p.Works, func(w Work) bool {
+		return !slices.ContainsFunc(p.Services, func(s Service) bool { return slices.Contains(s.Works, w.Name) })
+	})
 }
 
 // empty makes nothing of a list of nothing, as Parse has it.
@@ -149,6 +176,11 @@ func cut[T any](list []T, from, to int) []T {
 func (s *shrinking) actors() {
 	s.drop(func() int { return len(s.best.Watchers) }, func(p *Plan, from, to int) { p.Watchers = cut(p.Watchers, from, to) })
 	s.drop(func() int { return len(s.best.Clients) }, func(p *Plan, from, to int) { p.Clients = cut(p.Clients, from, to) })
+	s.drop(func() int { return len(s.best.Services) }, func(p *Plan, from, to int) { p.Services = cut(p.Services, from, to) })
+	s.drop(func() int { return len(s.best.Works) }, func(p *Plan, from, to int) { p.Works = cut(p.Works, from, to) })
+	s.drop(func() int { return len(s.best.Writers) }, func(p *Plan, from, to int) { p.Writers = cut(p.Writers, from, to) })
+	s.drop(func() int { return len(s.best.Groups) }, func(p *Plan, from, to int) { p.Groups = cut(p.Groups, from, to) })
+	s.drop(func() int { return len(s.best.Agents) }, func(p *Plan, from, to int) { p.Agents = cut(p.Agents, from, to) })
 	s.drop(func() int { return len(s.best.Guards) }, func(p *Plan, from, to int) { p.Guards = cut(p.Guards, from, to) })
 	s.drop(func() int { return len(s.best.Rules) }, func(p *Plan, from, to int) { p.Rules = cut(p.Rules, from, to) })
 	s.nodes()
@@ -239,6 +271,13 @@ func (s *shrinking) features() {
 		func(c *Client) { c.Impatience = 0 }, func(c *Client) { c.Try = 0 }, func(c *Client) { c.Leave = 0 },
 	} {
 		each(func(p *Plan, i int) { off(&p.Clients[i]) }, len(s.best.Clients))
+	}
+	each(func(p *Plan, i int) { p.Services[i].PPM = 0 }, len(s.best.Services))
+	for _, off := range []func(*Work){
+		func(w *Work) { w.Fails = 0 }, func(w *Work) { w.Stuck = 0 }, func(w *Work) { w.Jitter = 0 }, func(w *Work) { w.Homes = nil },
+		func(w *Work) { w.Preferred = nil },
+	} {
+		each(func(p *Plan, i int) { off(&p.Works[i]) }, len(s.best.Works))
 	}
 	for _, change := range all {
 		s.try(change)

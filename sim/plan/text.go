@@ -36,8 +36,23 @@ func (p Plan) String() string {
 	for _, g := range p.Guards {
 		row(&b, "guard "+g.Name, g.columns())
 	}
+	for _, g := range p.Groups {
+		row(&b, "group "+g.Name, g.columns())
+	}
+	for _, a := range p.Agents {
+		row(&b, "agent "+a.Name, a.columns())
+	}
+	for _, w := range p.Writers {
+		row(&b, "writer "+w.Name, w.columns())
+	}
 	for _, c := range p.Clients {
 		row(&b, "client "+c.Name, c.columns())
+	}
+	for _, w := range p.Works {
+		row(&b, "work "+w.Name, w.columns())
+	}
+	for _, s := range p.Services {
+		row(&b, "service "+s.Name, s.columns())
 	}
 	for _, w := range p.Watchers {
 		row(&b, "watcher "+w.Name, w.columns())

@@ -119,7 +119,7 @@ func TestMistakes(t *testing.T) {
 		"writ-sim 1\n\x00":     "2:1: the file is not text; name a file that starts with the line writ-sim 1",
 		"writ-sim 1\nab\xff\n": "2:3: the file is not text; name a file that starts with the line writ-sim 1",
 		"writ-sim 1\n" + strings.Repeat("#\n", 1<<19):         "1:1: the file has 1048587 bytes; a plan has at most 1048576",
-		"writ-sim 1\nseeds 4\n":                               `2:1: directive "seeds" is unknown; use one of name, seed, store, duration, election, heartbeat, max-ttl, lock-delay, retention, sync, sample, guard-lease, storage, link, node, rule, guard, client, watcher, at, expect`,
+		"writ-sim 1\nseeds 4\n":                               `2:1: directive "seeds" is unknown; use one of name, seed, store, duration, election, heartbeat, max-ttl, lock-delay, retention, sync, sample, guard-lease, storage, link, node, rule, guard, group, agent, writer, client, work, service, watcher, at, expect`,
 		"writ-sim 1\nseed x\n":                                `2:6: seed is "x"; use a whole number from 0 to 18446744073709551615`,
 		"writ-sim 1\nseed 1\nseed 2\n":                        "3:1: seed is given twice; leave one of them out",
 		"writ-sim 1\nseed\n":                                  "2:5: seed has no value; give it one, such as 1",

@@ -47,6 +47,8 @@ func (p Plan) Validate() error {
 	c.nodes()
 	c.guards()
 	c.clients()
+	c.groups()
+	c.services()
 	c.watchers()
 	c.links()
 	c.faults()

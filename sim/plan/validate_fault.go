@@ -51,6 +51,8 @@ func (c *checker) howMuch(i int, f Fault, s shape) {
 	switch {
 	case s.amount == never && f.Amount != 0:
 		c.fail(amount, "amount of "+f.called(), "leave it out: "+string(f.Kind)+" has none", "is %d", f.Amount)
+	case s.kind == Forge:
+		c.count(amount, "amount of "+f.called(), int64(f.Amount), 1, 1000)
 	case s.amount == always:
 		c.count(amount, "amount of "+f.called()+", in thousandths,", int64(f.Amount), 1, 1000)
 	}
@@ -112,9 +114,27 @@ func (c *checker) side(i int, letter string, f Fault, s shape, names []string) [
 			}
 			continue
 		}
+		if s.a == groups {
+			if !c.grouped(name) {
+				c.fail(at, f.called(), "name a group", "names the group %q, which there is not", name)
+			}
+			continue
+		}
+		if s.a == states {
+			if !slices.Contains(States, name) {
+				c.fail(at, f.called(), "use "+strings.Join(States, ", "), "names the state %q", name)
+			}
+			continue
+		}
 		if s.a == rules {
 			if !c.ruled(name) {
 				c.fail(at, f.called(), "name the prefix of a rule", "names the prefix %q, which has no rule", name)
+			}
+			continue
+		}
+		if s.a == jobs {
+			if !c.job(name) {
+				c.fail(at, f.called(), "name a cron job", "names the job %q, which there is not", name)
 			}
 			continue
 		}
@@ -134,6 +154,10 @@ func (c *checker) side(i int, letter string, f Fault, s shape, names []string) [
 			c.fail(at, f.called(), "name one node", "names %q, which is no node", name)
 		case s.a == oneDisk && (!actor && name != Leader || !hasDisk(name)):
 			c.fail(at, f.called(), "name "+string(oneDisk), "names %q, which is neither", name)
+		case s.a == agents && (!actor || !strings.HasPrefix(name, "a")):
+			c.fail(at, f.called(), "name an agent", "names %q, which is no agent", name)
+		case s.a == services && (!actor || !strings.HasPrefix(name, "s")):
+			c.fail(at, f.called(), "name a service", "names %q, which is no service", name)
 		case s.a == guards && (!actor || !isGuard(name)):
 			c.fail(at, f.called(), "name a guard", "names %q, which is no guard", name)
 		case s.a == disks && !slices.ContainsFunc(members, hasDisk):

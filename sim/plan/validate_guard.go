@@ -22,6 +22,9 @@ func (c *checker) guards() {
 		if slices.ContainsFunc(p.Rules[:i], func(o Rule) bool { return o.Prefix == r.Prefix }) {
 			c.fail(at, "rule "+r.Prefix, "give each prefix one rule", "is there twice")
 		}
+		if r.Unproven && !r.Open {
+			c.fail(place{"rule", i, "unproven"}, "rule "+r.Prefix, "add open, or leave unproven out", "is unproven, but guards that close are proved by their silence")
+		}
 		c.span(place{"rule", i, "drain"}, "drain of rule "+r.Prefix, r.Drain, 0, lease.MaxDrain)
 	}
 	if n := len(p.Guards); n > MaxGuards {
@@ -41,6 +44,14 @@ func (c *checker) guards() {
 		}
 		if n := len(g.Covers); n < 1 || n > 16 {
 			c.fail(place{"guard", i, "covers"}, "covers"+of, "name 1 to 16, such as r1,q*", "are %d", n)
+		}
+		if n := len(g.Stamps); n > 16 {
+			c.fail(place{"guard", i, "stamps"}, "stamps"+of, "name up to 16", "are %d", n)
+		}
+		for _, pattern := range g.Stamps {
+			if !slices.Contains(g.Covers, pattern) {
+				c.fail(place{"guard", i, "stamps"}, "stamps"+of, "name what covers names", "hold %q, which it does not cover", pattern)
+			}
 		}
 		c.span(place{"guard", i, "slack"}, "slack"+of, g.Slack, 100*time.Millisecond, lease.MaxGuardSlack)
 		if g.As != "" && (!isWord(g.As) || g.As[0] != 'g') {

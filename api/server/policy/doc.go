@@ -8,7 +8,10 @@
 //	    verbs: [acquire, read]
 //	  - principals: ["spiffe://example/sre/*"]
 //	    prefix: ""
-//	    verbs: [acquire, read, force, admin]
+//	    verbs: [acquire, read, force, promote, group, audit, admin]
+//	  - principals: ["spiffe://example/agent/eu"]
+//	    prefix: "orders"
+//	    verbs: [agent]
 //	  - principals: ["spiffe://example/guard/billing"]
 //	    prefix: "billing/"
 //	    verbs: [guard]
@@ -23,9 +26,17 @@
 // A grant gives each of its principals its verbs on every name that starts with its prefix: "billing/" is everything below
 // billing, "billing" is billing-archive too, "" is everything. A principal is written out, or ends in "*" and then stands
 // for every principal that starts like that. Grants add up, and what no grant allows is denied. The verb acquire covers
-// everything that a holder does, read covers Get, List and Watch, force takes leases from others, guard is being a guard of
+// everything that a holder does, read covers Get, List and Watch, and with Get the resource's checkpoint, so that nothing
+// belongs in a checkpoint which readers must not see; force takes leases from others, guard is being a guard of
 // resources, and admin, which needs the prefix "", is the running of the quorum itself. A guard of everything under billing/
 // needs guard under a prefix of billing/, and nothing else: it is told who holds what it guards.
+//
+// For failover groups the name is the group's. promote is everything about promotions: to plan, approve, withdraw, execute,
+// abort, resume, acknowledge, reinstate and attest. It lets somebody hand in a signature; whether it counts, and whether there
+// are enough of them, is not said here but by the approvers and the group, which are state of the quorum. group is to apply
+// and to remove groups, agent is being a region's agent, which the group has to name as well, and read covers what is known
+// of a group, its promotions and operations. Everybody with admin may read that, too, and asks for another set of approvers.
+// audit, which needs the prefix "", is for auditors: the audit log is of everything.
 //
 // Of the rules under resources the one with the longest matching prefix applies alone, see [lease.Policy].
 //

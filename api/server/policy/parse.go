@@ -52,9 +52,9 @@ func Parse(data []byte) (*Policy, error) {
 		if err := checkPrincipals(at+".principals", g.Principals); err != nil {
 			return nil, err
 		}
-		if verbs&Admin != 0 && *g.Prefix != "" {
-			return nil, lease.Invalid(at+".verbs", fmt.Sprintf("gives admin under the prefix %q", *g.Prefix),
-				`admin is about the whole quorum: give it in a grant with the prefix ""`)
+		if whole := verbs & (Admin | Audit); whole != 0 && *g.Prefix != "" {
+			return nil, lease.Invalid(at+".verbs", fmt.Sprintf("gives %v under the prefix %q", whole, *g.Prefix),
+				fmt.Sprintf(`%v is about the whole quorum: give it in a grant with the prefix ""`, whole))
 		}
 		p.Grants = append(p.Grants, Grant{Principals: g.Principals, Prefix: *g.Prefix, Verbs: verbs})
 	}
@@ -128,13 +128,13 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 
 func parseVerbs(at string, names []string) (Verb, error) {
 	if len(names) == 0 {
-		return 0, lease.Invalid(at, "is empty", "name some of acquire, read, force, guard, admin")
+		return 0, lease.Invalid(at, "is empty", "name some of "+allVerbs.String())
 	}
 	var verbs Verb
 	for _, name := range names {
 		verb := verbNamed(name)
 		if verb == 0 {
-			return 0, lease.Invalid(at, fmt.Sprintf("holds %q", name), "use acquire, read, force, guard or admin")
+			return 0, lease.Invalid(at, fmt.Sprintf("holds %q", name), "use some of "+allVerbs.String())
 		}
 		verbs |= verb
 	}

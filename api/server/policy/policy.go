@@ -9,26 +9,42 @@ import (
 )
 
 // Verb is what somebody may do; sets of verbs are joined with |.
-type Verb uint8
+type Verb uint16
 
 // The verbs.
 const (
 	// Acquire: acquire, cancel, renew, release, checkpoint, and have writs issued.
 	Acquire Verb = 1 << iota
-	// Read: get, list and watch.
+	// Read: get with its checkpoint, list and watch; of groups, what is known of them, their promotions and operations.
 	Read
 	// Force: take leases from others.
 	Force
-	// Admin: change membership, move the coordinator, take backups, remove guards, say what is guarded.
+	// Admin: change membership, move the coordinator, take backups, remove guards, say what is guarded, ask for another set of
+	// approvers, and read of groups.
 	Admin
 	// Guard: be a guard of resources.
 	Guard
+	// Promote: plan, approve, withdraw, execute, abort, resume, acknowledge, reinstate and attest, of groups. It lets somebody
+	// ask; whose signatures count is the approvers' matter.
+	Promote
+	// Group: apply and remove groups.
+	Group
+	// Agent: be a region's agent of groups.
+	Agent
+	// Audit: read, export and prune the audit log.
+	Audit
 )
 
 var verbNames = []struct {
 	verb Verb
 	name string
-}{{Acquire, "acquire"}, {Read, "read"}, {Force, "force"}, {Admin, "admin"}, {Guard, "guard"}}
+}{
+	{Acquire, "acquire"}, {Read, "read"}, {Force, "force"}, {Admin, "admin"}, {Guard, "guard"}, {Promote, "promote"}, {Group, "group"},
+	{Agent, "agent"}, {Audit, "audit"},
+}
+
+// allVerbs is every verb that there is.
+const allVerbs = Audit<<1 - 1
 
 func (v Verb) String() string {
 	var names []string
@@ -84,8 +100,8 @@ func AllowAll() *Policy { return &Policy{all: true} }
 // DenyAll answers a policy that allows nothing.
 func DenyAll() *Policy { return &Policy{} }
 
-// Allows reports whether principal may do verb to name: a resource, or the prefix that is listed, watched or guarded. For
-// Admin the name is empty.
+// Allows reports whether principal may do verb to name: a resource, a group, or the prefix that is listed, watched or
+// guarded. For Admin and Audit the name is empty.
 func (p *Policy) Allows(principal lease.Principal, verb Verb, name string) bool {
 	if p.all {
 		return true

@@ -85,7 +85,9 @@ type StatusResponse struct {
 	QuotaBytes int64  `protobuf:"varint,13,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
 	Version    string `protobuf:"bytes,14,opt,name=version,proto3" json:"version,omitempty"`
 	// Held leases, as the coordinator counts them; 0 elsewhere.
-	Leases        int64 `protobuf:"varint,15,opt,name=leases,proto3" json:"leases,omitempty"`
+	Leases int64 `protobuf:"varint,15,opt,name=leases,proto3" json:"leases,omitempty"`
+	// What nodes have signed of the audit log and the asked node's log contradicts: one of both was changed. Empty: nothing.
+	AuditAlarms   []string `protobuf:"bytes,16,rep,name=audit_alarms,json=auditAlarms,proto3" json:"audit_alarms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,6 +225,13 @@ func (x *StatusResponse) GetLeases() int64 {
 		return x.Leases
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetAuditAlarms() []string {
+	if x != nil {
+		return x.AuditAlarms
+	}
+	return nil
 }
 
 type NodeStatus struct {
@@ -710,7 +719,7 @@ var File_writ_v1_cluster_proto protoreflect.FileDescriptor
 const file_writ_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x15writ/v1/cluster.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\x0f\n" +
-	"\rStatusRequest\"\xe3\x03\n" +
+	"\rStatusRequest\"\x86\x04\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12 \n" +
@@ -728,7 +737,8 @@ const file_writ_v1_cluster_proto_rawDesc = "" +
 	"\vquota_bytes\x18\r \x01(\x03R\n" +
 	"quotaBytes\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\tR\aversion\x12\x16\n" +
-	"\x06leases\x18\x0f \x01(\x03R\x06leases\"\xd1\x02\n" +
+	"\x06leases\x18\x0f \x01(\x03R\x06leases\x12!\n" +
+	"\faudit_alarms\x18\x10 \x03(\tR\vauditAlarms\"\xd1\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +

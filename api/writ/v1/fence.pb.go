@@ -199,6 +199,128 @@ func (GuardState) EnumDescriptor() ([]byte, []int) {
 	return file_writ_v1_fence_proto_rawDescGZIP(), []int{2}
 }
 
+// Whether a guard could be asked for its floors.
+type GuardReach int32
+
+const (
+	GuardReach_GUARD_REACH_UNSPECIFIED GuardReach = 0
+	// It has answered.
+	GuardReach_GUARD_REACH_ANSWERED GuardReach = 1
+	// No node that could be asked has a session of it.
+	GuardReach_GUARD_REACH_NOT_CONNECTED GuardReach = 2
+	// It has a session, and has not answered in time, or not with what makes sense.
+	GuardReach_GUARD_REACH_SILENT GuardReach = 3
+	// It has a session, and is of a version that does not tell its floors.
+	GuardReach_GUARD_REACH_TOO_OLD GuardReach = 4
+)
+
+// Enum value maps for GuardReach.
+var (
+	GuardReach_name = map[int32]string{
+		0: "GUARD_REACH_UNSPECIFIED",
+		1: "GUARD_REACH_ANSWERED",
+		2: "GUARD_REACH_NOT_CONNECTED",
+		3: "GUARD_REACH_SILENT",
+		4: "GUARD_REACH_TOO_OLD",
+	}
+	GuardReach_value = map[string]int32{
+		"GUARD_REACH_UNSPECIFIED":   0,
+		"GUARD_REACH_ANSWERED":      1,
+		"GUARD_REACH_NOT_CONNECTED": 2,
+		"GUARD_REACH_SILENT":        3,
+		"GUARD_REACH_TOO_OLD":       4,
+	}
+)
+
+func (x GuardReach) Enum() *GuardReach {
+	p := new(GuardReach)
+	*p = x
+	return p
+}
+
+func (x GuardReach) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuardReach) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_fence_proto_enumTypes[3].Descriptor()
+}
+
+func (GuardReach) Type() protoreflect.EnumType {
+	return &file_writ_v1_fence_proto_enumTypes[3]
+}
+
+func (x GuardReach) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuardReach.Descriptor instead.
+func (GuardReach) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{3}
+}
+
+// How a floor stands to what the quorum knows of the resource.
+type GuardFloorStanding int32
+
+const (
+	// The quorum knows nothing to compare it with: no token of the resource, or no majority confirms what this node has seen.
+	GuardFloorStanding_GUARD_FLOOR_STANDING_UNSPECIFIED GuardFloorStanding = 0
+	// Neither is ahead of the other.
+	GuardFloorStanding_GUARD_FLOOR_STANDING_SAME GuardFloorStanding = 1
+	// The next token has been taken, and the guard has not lifted its floor to it: it is not granted before.
+	GuardFloorStanding_GUARD_FLOOR_STANDING_RAISING GuardFloorStanding = 2
+	// An alarm: a higher token has been granted, and the guard still admits an older one.
+	GuardFloorStanding_GUARD_FLOOR_STANDING_BEHIND GuardFloorStanding = 3
+	// An alarm: the quorum has never taken the floor's token for this resource. Somebody made it up on a trusted route, or the
+	// quorum went back.
+	GuardFloorStanding_GUARD_FLOOR_STANDING_AHEAD GuardFloorStanding = 4
+)
+
+// Enum value maps for GuardFloorStanding.
+var (
+	GuardFloorStanding_name = map[int32]string{
+		0: "GUARD_FLOOR_STANDING_UNSPECIFIED",
+		1: "GUARD_FLOOR_STANDING_SAME",
+		2: "GUARD_FLOOR_STANDING_RAISING",
+		3: "GUARD_FLOOR_STANDING_BEHIND",
+		4: "GUARD_FLOOR_STANDING_AHEAD",
+	}
+	GuardFloorStanding_value = map[string]int32{
+		"GUARD_FLOOR_STANDING_UNSPECIFIED": 0,
+		"GUARD_FLOOR_STANDING_SAME":        1,
+		"GUARD_FLOOR_STANDING_RAISING":     2,
+		"GUARD_FLOOR_STANDING_BEHIND":      3,
+		"GUARD_FLOOR_STANDING_AHEAD":       4,
+	}
+)
+
+func (x GuardFloorStanding) Enum() *GuardFloorStanding {
+	p := new(GuardFloorStanding)
+	*p = x
+	return p
+}
+
+func (x GuardFloorStanding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuardFloorStanding) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_fence_proto_enumTypes[4].Descriptor()
+}
+
+func (GuardFloorStanding) Type() protoreflect.EnumType {
+	return &file_writ_v1_fence_proto_enumTypes[4]
+}
+
+func (x GuardFloorStanding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuardFloorStanding.Descriptor instead.
+func (GuardFloorStanding) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{4}
+}
+
 type IssueWritRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
@@ -385,7 +507,7 @@ func (x *KeysResponse) GetJwks() string {
 	return ""
 }
 
-// GuardRequest is what a guard says. Everything but an answer to a probe is answered under its id.
+// GuardRequest is what a guard says. Everything but an answer to what it was told to answer is answered under its id.
 type GuardRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the guard: above zero, and not that of another open request of this stream.
@@ -402,6 +524,7 @@ type GuardRequest struct {
 	//	*GuardRequest_Acks
 	//	*GuardRequest_Leave
 	//	*GuardRequest_Probed
+	//	*GuardRequest_Floors
 	Ask           isGuardRequest_Ask `protobuf_oneof:"ask"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -510,6 +633,15 @@ func (x *GuardRequest) GetProbed() *GuardProbed {
 	return nil
 }
 
+func (x *GuardRequest) GetFloors() *GuardFloorsPage {
+	if x != nil {
+		if x, ok := x.Ask.(*GuardRequest_Floors); ok {
+			return x.Floors
+		}
+	}
+	return nil
+}
+
 type isGuardRequest_Ask interface {
 	isGuardRequest_Ask()
 }
@@ -534,6 +666,11 @@ type GuardRequest_Probed struct {
 	Probed *GuardProbed `protobuf:"bytes,8,opt,name=probed,proto3,oneof"`
 }
 
+type GuardRequest_Floors struct {
+	// To GuardFloorsAsk, under its id.
+	Floors *GuardFloorsPage `protobuf:"bytes,9,opt,name=floors,proto3,oneof"`
+}
+
 func (*GuardRequest_Enrol) isGuardRequest_Ask() {}
 
 func (*GuardRequest_Contact) isGuardRequest_Ask() {}
@@ -543,6 +680,8 @@ func (*GuardRequest_Acks) isGuardRequest_Ask() {}
 func (*GuardRequest_Leave) isGuardRequest_Ask() {}
 
 func (*GuardRequest_Probed) isGuardRequest_Ask() {}
+
+func (*GuardRequest_Floors) isGuardRequest_Ask() {}
 
 // GuardEnrol makes a guard known, or brings it back. A guard admits nothing before it has been answered.
 type GuardEnrol struct {
@@ -563,7 +702,11 @@ type GuardEnrol struct {
 	Slack           *durationpb.Duration `protobuf:"bytes,8,opt,name=slack,proto3" json:"slack,omitempty"`
 	SoftwareVersion string               `protobuf:"bytes,9,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
 	// Of the routes in stamp mode, as covers; the guard is told of grants of them.
-	Stamps        []string `protobuf:"bytes,10,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	Stamps []string `protobuf:"bytes,10,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	// What it was opened for by certificates of break-glass, and has not told yet. All of it has been closed.
+	Openings []*GuardOpening `protobuf:"bytes,11,rep,name=openings,proto3" json:"openings,omitempty"`
+	// It answers GuardFloorsAsk. One that does not say so is not asked.
+	TellsFloors   bool `protobuf:"varint,12,opt,name=tells_floors,json=tellsFloors,proto3" json:"tells_floors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +811,159 @@ func (x *GuardEnrol) GetStamps() []string {
 	return nil
 }
 
+func (x *GuardEnrol) GetOpenings() []*GuardOpening {
+	if x != nil {
+		return x.Openings
+	}
+	return nil
+}
+
+func (x *GuardEnrol) GetTellsFloors() bool {
+	if x != nil {
+		return x.TellsFloors
+	}
+	return false
+}
+
+// GuardOpening is what a guard did for one resource under a certificate of break-glass: people let it go on without a quorum.
+type GuardOpening struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The certificate's id.
+	Certificate string `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Group       string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Resource    string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The region that the certificate let write.
+	Region string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	// What was admitted: this token and no other.
+	Token uint64 `protobuf:"varint,5,opt,name=token,proto3" json:"token,omitempty"`
+	// The newest token of the resource that the certificate's plan knew of.
+	After uint64 `protobuf:"varint,6,opt,name=after,proto3" json:"after,omitempty"`
+	// By the guard's wall clock: when it was opened, when it was closed, and the first and the last write that it admitted.
+	OpenedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
+	ClosedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=closed_at,json=closedAt,proto3" json:"closed_at,omitempty"`
+	FirstAt  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=first_at,json=firstAt,proto3" json:"first_at,omitempty"`
+	LastAt   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
+	Admitted uint64                 `protobuf:"varint,11,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	// Why it was closed.
+	Closed        string `protobuf:"bytes,12,opt,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardOpening) Reset() {
+	*x = GuardOpening{}
+	mi := &file_writ_v1_fence_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardOpening) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardOpening) ProtoMessage() {}
+
+func (x *GuardOpening) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardOpening.ProtoReflect.Descriptor instead.
+func (*GuardOpening) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GuardOpening) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *GuardOpening) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GuardOpening) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardOpening) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *GuardOpening) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *GuardOpening) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *GuardOpening) GetOpenedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OpenedAt
+	}
+	return nil
+}
+
+func (x *GuardOpening) GetClosedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ClosedAt
+	}
+	return nil
+}
+
+func (x *GuardOpening) GetFirstAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstAt
+	}
+	return nil
+}
+
+func (x *GuardOpening) GetLastAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAt
+	}
+	return nil
+}
+
+func (x *GuardOpening) GetAdmitted() uint64 {
+	if x != nil {
+		return x.Admitted
+	}
+	return 0
+}
+
+func (x *GuardOpening) GetClosed() string {
+	if x != nil {
+		return x.Closed
+	}
+	return ""
+}
+
 // GuardContact asks for the guard lease to be extended: its answer confers it for GuardContacted.lease, counted from before
 // this was sent. A guard that cannot persist floors does not ask.
 type GuardContact struct {
@@ -682,15 +978,19 @@ type GuardContact struct {
 	Alarms []*GuardAlarm `protobuf:"bytes,4,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// As in the enrolment. In the first contact of a stream that was not begun by an enrolment, so that the node knows what
 	// to tell; later they may be left out.
-	Covers        []string `protobuf:"bytes,5,rep,name=covers,proto3" json:"covers,omitempty"`
-	Stamps        []string `protobuf:"bytes,6,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	Covers []string `protobuf:"bytes,5,rep,name=covers,proto3" json:"covers,omitempty"`
+	Stamps []string `protobuf:"bytes,6,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	// Of the approvers that the guard knows; 0: it knows none, or those of another history.
+	ApproversVersion uint64 `protobuf:"varint,7,opt,name=approvers_version,json=approversVersion,proto3" json:"approvers_version,omitempty"`
+	// As in the enrolment; needed as covers is.
+	TellsFloors   bool `protobuf:"varint,8,opt,name=tells_floors,json=tellsFloors,proto3" json:"tells_floors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GuardContact) Reset() {
 	*x = GuardContact{}
-	mi := &file_writ_v1_fence_proto_msgTypes[6]
+	mi := &file_writ_v1_fence_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +1002,7 @@ func (x *GuardContact) String() string {
 func (*GuardContact) ProtoMessage() {}
 
 func (x *GuardContact) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[6]
+	mi := &file_writ_v1_fence_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +1015,7 @@ func (x *GuardContact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardContact.ProtoReflect.Descriptor instead.
 func (*GuardContact) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GuardContact) GetRulesVersion() uint64 {
@@ -760,6 +1060,20 @@ func (x *GuardContact) GetStamps() []string {
 	return nil
 }
 
+func (x *GuardContact) GetApproversVersion() uint64 {
+	if x != nil {
+		return x.ApproversVersion
+	}
+	return 0
+}
+
+func (x *GuardContact) GetTellsFloors() bool {
+	if x != nil {
+		return x.TellsFloors
+	}
+	return false
+}
+
 type GuardCounts struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Admitted uint64                 `protobuf:"varint,1,opt,name=admitted,proto3" json:"admitted,omitempty"`
@@ -774,7 +1088,7 @@ type GuardCounts struct {
 
 func (x *GuardCounts) Reset() {
 	*x = GuardCounts{}
-	mi := &file_writ_v1_fence_proto_msgTypes[7]
+	mi := &file_writ_v1_fence_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1100,7 @@ func (x *GuardCounts) String() string {
 func (*GuardCounts) ProtoMessage() {}
 
 func (x *GuardCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[7]
+	mi := &file_writ_v1_fence_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1113,7 @@ func (x *GuardCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardCounts.ProtoReflect.Descriptor instead.
 func (*GuardCounts) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GuardCounts) GetAdmitted() uint64 {
@@ -843,7 +1157,7 @@ type GuardAlarm struct {
 
 func (x *GuardAlarm) Reset() {
 	*x = GuardAlarm{}
-	mi := &file_writ_v1_fence_proto_msgTypes[8]
+	mi := &file_writ_v1_fence_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1169,7 @@ func (x *GuardAlarm) String() string {
 func (*GuardAlarm) ProtoMessage() {}
 
 func (x *GuardAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[8]
+	mi := &file_writ_v1_fence_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1182,7 @@ func (x *GuardAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardAlarm.ProtoReflect.Descriptor instead.
 func (*GuardAlarm) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GuardAlarm) GetResource() string {
@@ -904,7 +1218,7 @@ type GuardAcks struct {
 
 func (x *GuardAcks) Reset() {
 	*x = GuardAcks{}
-	mi := &file_writ_v1_fence_proto_msgTypes[9]
+	mi := &file_writ_v1_fence_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1230,7 @@ func (x *GuardAcks) String() string {
 func (*GuardAcks) ProtoMessage() {}
 
 func (x *GuardAcks) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[9]
+	mi := &file_writ_v1_fence_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1243,7 @@ func (x *GuardAcks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardAcks.ProtoReflect.Descriptor instead.
 func (*GuardAcks) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GuardAcks) GetAcks() []*GuardAck {
@@ -958,7 +1272,7 @@ type GuardAck struct {
 
 func (x *GuardAck) Reset() {
 	*x = GuardAck{}
-	mi := &file_writ_v1_fence_proto_msgTypes[10]
+	mi := &file_writ_v1_fence_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1284,7 @@ func (x *GuardAck) String() string {
 func (*GuardAck) ProtoMessage() {}
 
 func (x *GuardAck) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[10]
+	mi := &file_writ_v1_fence_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1297,7 @@ func (x *GuardAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardAck.ProtoReflect.Descriptor instead.
 func (*GuardAck) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{10}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GuardAck) GetResource() string {
@@ -1017,7 +1331,7 @@ type GuardLeave struct {
 
 func (x *GuardLeave) Reset() {
 	*x = GuardLeave{}
-	mi := &file_writ_v1_fence_proto_msgTypes[11]
+	mi := &file_writ_v1_fence_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1343,7 @@ func (x *GuardLeave) String() string {
 func (*GuardLeave) ProtoMessage() {}
 
 func (x *GuardLeave) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[11]
+	mi := &file_writ_v1_fence_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1356,7 @@ func (x *GuardLeave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardLeave.ProtoReflect.Descriptor instead.
 func (*GuardLeave) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{11}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GuardLeave) GetVersion() uint64 {
@@ -1067,6 +1381,7 @@ type GuardResponse struct {
 	//	*GuardResponse_Grants
 	//	*GuardResponse_Hurry
 	//	*GuardResponse_Probe
+	//	*GuardResponse_Floors
 	Say           isGuardResponse_Say `protobuf_oneof:"say"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1074,7 +1389,7 @@ type GuardResponse struct {
 
 func (x *GuardResponse) Reset() {
 	*x = GuardResponse{}
-	mi := &file_writ_v1_fence_proto_msgTypes[12]
+	mi := &file_writ_v1_fence_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1401,7 @@ func (x *GuardResponse) String() string {
 func (*GuardResponse) ProtoMessage() {}
 
 func (x *GuardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[12]
+	mi := &file_writ_v1_fence_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1414,7 @@ func (x *GuardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardResponse.ProtoReflect.Descriptor instead.
 func (*GuardResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{12}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GuardResponse) GetId() uint64 {
@@ -1197,6 +1512,15 @@ func (x *GuardResponse) GetProbe() *GuardProbe {
 	return nil
 }
 
+func (x *GuardResponse) GetFloors() *GuardFloorsAsk {
+	if x != nil {
+		if x, ok := x.Say.(*GuardResponse_Floors); ok {
+			return x.Floors
+		}
+	}
+	return nil
+}
+
 type isGuardResponse_Say interface {
 	isGuardResponse_Say()
 }
@@ -1244,6 +1568,11 @@ type GuardResponse_Probe struct {
 	Probe *GuardProbe `protobuf:"bytes,10,opt,name=probe,proto3,oneof"`
 }
 
+type GuardResponse_Floors struct {
+	// Told: answer with GuardFloorsPage under the same id.
+	Floors *GuardFloorsAsk `protobuf:"bytes,11,opt,name=floors,proto3,oneof"`
+}
+
 func (*GuardResponse_Enrolled) isGuardResponse_Say() {}
 
 func (*GuardResponse_Contacted) isGuardResponse_Say() {}
@@ -1262,6 +1591,8 @@ func (*GuardResponse_Hurry) isGuardResponse_Say() {}
 
 func (*GuardResponse_Probe) isGuardResponse_Say() {}
 
+func (*GuardResponse_Floors) isGuardResponse_Say() {}
+
 // GuardEnrolled confers the first guard lease and seeds the floors. It may come in parts, of which the last says so: it
 // counts from then on.
 type GuardEnrolled struct {
@@ -1273,14 +1604,19 @@ type GuardEnrolled struct {
 	Rules  *GuardingRecord `protobuf:"bytes,4,opt,name=rules,proto3" json:"rules,omitempty"`
 	More   bool            `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	// The name of the quorum, which its writs are issued by.
-	Issuer        string `protobuf:"bytes,6,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Issuer string `protobuf:"bytes,6,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The history of the quorum that the guard has enrolled with.
+	Incarnation string `protobuf:"bytes,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Epoch       uint32 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The people who may open the guard when there is no quorum: an ApproverSet, encoded; empty: there is none.
+	Approvers     []byte `protobuf:"bytes,9,opt,name=approvers,proto3" json:"approvers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GuardEnrolled) Reset() {
 	*x = GuardEnrolled{}
-	mi := &file_writ_v1_fence_proto_msgTypes[13]
+	mi := &file_writ_v1_fence_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1628,7 @@ func (x *GuardEnrolled) String() string {
 func (*GuardEnrolled) ProtoMessage() {}
 
 func (x *GuardEnrolled) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[13]
+	mi := &file_writ_v1_fence_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1641,7 @@ func (x *GuardEnrolled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardEnrolled.ProtoReflect.Descriptor instead.
 func (*GuardEnrolled) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{13}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GuardEnrolled) GetLease() *durationpb.Duration {
@@ -1350,18 +1686,41 @@ func (x *GuardEnrolled) GetIssuer() string {
 	return ""
 }
 
+func (x *GuardEnrolled) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *GuardEnrolled) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *GuardEnrolled) GetApprovers() []byte {
+	if x != nil {
+		return x.Approvers
+	}
+	return nil
+}
+
 // GuardFloor is the lowest token that may be admitted for a resource.
 type GuardFloor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
-	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Token    uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	// W3C trace context of the promotion that raises it, if there is one and it is traced.
+	Traceparent   string `protobuf:"bytes,3,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GuardFloor) Reset() {
 	*x = GuardFloor{}
-	mi := &file_writ_v1_fence_proto_msgTypes[14]
+	mi := &file_writ_v1_fence_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1732,7 @@ func (x *GuardFloor) String() string {
 func (*GuardFloor) ProtoMessage() {}
 
 func (x *GuardFloor) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[14]
+	mi := &file_writ_v1_fence_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1745,7 @@ func (x *GuardFloor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardFloor.ProtoReflect.Descriptor instead.
 func (*GuardFloor) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{14}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GuardFloor) GetResource() string {
@@ -1403,20 +1762,32 @@ func (x *GuardFloor) GetToken() uint64 {
 	return 0
 }
 
+func (x *GuardFloor) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
 type GuardContacted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lease *durationpb.Duration   `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Raises that the guard has not acknowledged.
 	Raises []*GuardFloor `protobuf:"bytes,2,rep,name=raises,proto3" json:"raises,omitempty"`
 	// If they are not those that the guard goes by.
-	Rules         *GuardingRecord `protobuf:"bytes,3,opt,name=rules,proto3" json:"rules,omitempty"`
+	Rules *GuardingRecord `protobuf:"bytes,3,opt,name=rules,proto3" json:"rules,omitempty"`
+	// If they are not those that the guard knows: an ApproverSet, encoded.
+	Approvers []byte `protobuf:"bytes,4,opt,name=approvers,proto3" json:"approvers,omitempty"`
+	// As in the enrolment.
+	Incarnation   string `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Epoch         uint32 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GuardContacted) Reset() {
 	*x = GuardContacted{}
-	mi := &file_writ_v1_fence_proto_msgTypes[15]
+	mi := &file_writ_v1_fence_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1799,7 @@ func (x *GuardContacted) String() string {
 func (*GuardContacted) ProtoMessage() {}
 
 func (x *GuardContacted) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[15]
+	mi := &file_writ_v1_fence_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1812,7 @@ func (x *GuardContacted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardContacted.ProtoReflect.Descriptor instead.
 func (*GuardContacted) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{15}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GuardContacted) GetLease() *durationpb.Duration {
@@ -1465,6 +1836,27 @@ func (x *GuardContacted) GetRules() *GuardingRecord {
 	return nil
 }
 
+func (x *GuardContacted) GetApprovers() []byte {
+	if x != nil {
+		return x.Approvers
+	}
+	return nil
+}
+
+func (x *GuardContacted) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *GuardContacted) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 type GuardNoted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1473,7 +1865,7 @@ type GuardNoted struct {
 
 func (x *GuardNoted) Reset() {
 	*x = GuardNoted{}
-	mi := &file_writ_v1_fence_proto_msgTypes[16]
+	mi := &file_writ_v1_fence_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1877,7 @@ func (x *GuardNoted) String() string {
 func (*GuardNoted) ProtoMessage() {}
 
 func (x *GuardNoted) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[16]
+	mi := &file_writ_v1_fence_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1890,7 @@ func (x *GuardNoted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardNoted.ProtoReflect.Descriptor instead.
 func (*GuardNoted) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{16}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{17}
 }
 
 type GuardRaises struct {
@@ -1510,7 +1902,7 @@ type GuardRaises struct {
 
 func (x *GuardRaises) Reset() {
 	*x = GuardRaises{}
-	mi := &file_writ_v1_fence_proto_msgTypes[17]
+	mi := &file_writ_v1_fence_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1914,7 @@ func (x *GuardRaises) String() string {
 func (*GuardRaises) ProtoMessage() {}
 
 func (x *GuardRaises) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[17]
+	mi := &file_writ_v1_fence_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1927,7 @@ func (x *GuardRaises) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardRaises.ProtoReflect.Descriptor instead.
 func (*GuardRaises) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{17}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GuardRaises) GetRaises() []*GuardFloor {
@@ -1554,7 +1946,7 @@ type GuardGrants struct {
 
 func (x *GuardGrants) Reset() {
 	*x = GuardGrants{}
-	mi := &file_writ_v1_fence_proto_msgTypes[18]
+	mi := &file_writ_v1_fence_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1958,7 @@ func (x *GuardGrants) String() string {
 func (*GuardGrants) ProtoMessage() {}
 
 func (x *GuardGrants) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[18]
+	mi := &file_writ_v1_fence_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1971,7 @@ func (x *GuardGrants) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardGrants.ProtoReflect.Descriptor instead.
 func (*GuardGrants) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{18}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GuardGrants) GetGrants() []*GuardGrant {
@@ -1601,7 +1993,7 @@ type GuardGrant struct {
 
 func (x *GuardGrant) Reset() {
 	*x = GuardGrant{}
-	mi := &file_writ_v1_fence_proto_msgTypes[19]
+	mi := &file_writ_v1_fence_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +2005,7 @@ func (x *GuardGrant) String() string {
 func (*GuardGrant) ProtoMessage() {}
 
 func (x *GuardGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[19]
+	mi := &file_writ_v1_fence_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +2018,7 @@ func (x *GuardGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardGrant.ProtoReflect.Descriptor instead.
 func (*GuardGrant) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{19}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GuardGrant) GetResource() string {
@@ -1663,7 +2055,7 @@ type GuardProbe struct {
 
 func (x *GuardProbe) Reset() {
 	*x = GuardProbe{}
-	mi := &file_writ_v1_fence_proto_msgTypes[20]
+	mi := &file_writ_v1_fence_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +2067,7 @@ func (x *GuardProbe) String() string {
 func (*GuardProbe) ProtoMessage() {}
 
 func (x *GuardProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[20]
+	mi := &file_writ_v1_fence_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +2080,7 @@ func (x *GuardProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardProbe.ProtoReflect.Descriptor instead.
 func (*GuardProbe) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{20}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GuardProbe) GetResource() string {
@@ -1723,7 +2115,7 @@ type GuardProbed struct {
 
 func (x *GuardProbed) Reset() {
 	*x = GuardProbed{}
-	mi := &file_writ_v1_fence_proto_msgTypes[21]
+	mi := &file_writ_v1_fence_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2127,7 @@ func (x *GuardProbed) String() string {
 func (*GuardProbed) ProtoMessage() {}
 
 func (x *GuardProbed) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[21]
+	mi := &file_writ_v1_fence_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2140,7 @@ func (x *GuardProbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardProbed.ProtoReflect.Descriptor instead.
 func (*GuardProbed) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{21}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GuardProbed) GetRefused() bool {
@@ -1765,6 +2157,224 @@ func (x *GuardProbed) GetDetail() string {
 	return ""
 }
 
+// GuardFloorsAsk asks a guard for a page of its floors.
+type GuardFloorsAsk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only resources whose names begin with it; empty: all.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Only resources whose names come after it, byte by byte; empty: from the first one on.
+	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// At most so many floors: 1 to 1,000. The guard may tell fewer, so that the page stays below 256 KiB.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardFloorsAsk) Reset() {
+	*x = GuardFloorsAsk{}
+	mi := &file_writ_v1_fence_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardFloorsAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardFloorsAsk) ProtoMessage() {}
+
+func (x *GuardFloorsAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardFloorsAsk.ProtoReflect.Descriptor instead.
+func (*GuardFloorsAsk) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GuardFloorsAsk) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *GuardFloorsAsk) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *GuardFloorsAsk) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// GuardFloorsPage is a page of a guard's floors, in order of the resources' names. It is what holds when it is made: pages that
+// are asked for one after the other are not of one instant.
+type GuardFloorsPage struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Floors []*GuardKeptFloor      `protobuf:"bytes,1,rep,name=floors,proto3" json:"floors,omitempty"`
+	// The name behind which the next page begins; empty: there is no further one. A page may be empty and have a next one.
+	Next string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// The floor of every resource that has none of its own; 0: none.
+	Base          uint64 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardFloorsPage) Reset() {
+	*x = GuardFloorsPage{}
+	mi := &file_writ_v1_fence_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardFloorsPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardFloorsPage) ProtoMessage() {}
+
+func (x *GuardFloorsPage) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardFloorsPage.ProtoReflect.Descriptor instead.
+func (*GuardFloorsPage) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GuardFloorsPage) GetFloors() []*GuardKeptFloor {
+	if x != nil {
+		return x.Floors
+	}
+	return nil
+}
+
+func (x *GuardFloorsPage) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *GuardFloorsPage) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+// GuardKeptFloor is the floor of one resource, at the guard that keeps it.
+type GuardKeptFloor struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The lowest token that the guard admits.
+	Token uint64 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	// Writes that it has admitted, under this token and older ones, and that have not finished.
+	InFlight uint64 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Writes that wait until they may begin.
+	Waiting uint64 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Writes under older tokens may still be on their way to the storage.
+	Draining bool `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
+	// The floor is that of every resource without one of its own.
+	Base          bool `protobuf:"varint,6,opt,name=base,proto3" json:"base,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardKeptFloor) Reset() {
+	*x = GuardKeptFloor{}
+	mi := &file_writ_v1_fence_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardKeptFloor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardKeptFloor) ProtoMessage() {}
+
+func (x *GuardKeptFloor) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardKeptFloor.ProtoReflect.Descriptor instead.
+func (*GuardKeptFloor) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GuardKeptFloor) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GuardKeptFloor) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *GuardKeptFloor) GetInFlight() uint64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *GuardKeptFloor) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *GuardKeptFloor) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *GuardKeptFloor) GetBase() bool {
+	if x != nil {
+		return x.Base
+	}
+	return false
+}
+
 type ListGuardsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only guards that cover this resource; empty: all.
@@ -1775,7 +2385,7 @@ type ListGuardsRequest struct {
 
 func (x *ListGuardsRequest) Reset() {
 	*x = ListGuardsRequest{}
-	mi := &file_writ_v1_fence_proto_msgTypes[22]
+	mi := &file_writ_v1_fence_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2397,7 @@ func (x *ListGuardsRequest) String() string {
 func (*ListGuardsRequest) ProtoMessage() {}
 
 func (x *ListGuardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[22]
+	mi := &file_writ_v1_fence_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2410,7 @@ func (x *ListGuardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGuardsRequest.ProtoReflect.Descriptor instead.
 func (*ListGuardsRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{22}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListGuardsRequest) GetResource() string {
@@ -1819,7 +2429,7 @@ type ListGuardsResponse struct {
 
 func (x *ListGuardsResponse) Reset() {
 	*x = ListGuardsResponse{}
-	mi := &file_writ_v1_fence_proto_msgTypes[23]
+	mi := &file_writ_v1_fence_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2441,7 @@ func (x *ListGuardsResponse) String() string {
 func (*ListGuardsResponse) ProtoMessage() {}
 
 func (x *ListGuardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[23]
+	mi := &file_writ_v1_fence_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2454,7 @@ func (x *ListGuardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGuardsResponse.ProtoReflect.Descriptor instead.
 func (*ListGuardsResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{23}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListGuardsResponse) GetGuards() []*Guard {
@@ -1886,7 +2496,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_writ_v1_fence_proto_msgTypes[24]
+	mi := &file_writ_v1_fence_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2508,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[24]
+	mi := &file_writ_v1_fence_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2521,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{24}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Guard) GetName() string {
@@ -2047,6 +2657,247 @@ func (x *Guard) GetSoftwareVersion() string {
 	return ""
 }
 
+type GetGuardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only floors of resources whose names begin with it; empty: all.
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// At most so many floors, 1 to 1,000; 0: 1,000. A page may hold fewer though there is a next one.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty: the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGuardRequest) Reset() {
+	*x = GetGuardRequest{}
+	mi := &file_writ_v1_fence_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGuardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGuardRequest) ProtoMessage() {}
+
+func (x *GetGuardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGuardRequest.ProtoReflect.Descriptor instead.
+func (*GetGuardRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetGuardRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetGuardRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *GetGuardRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetGuardRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type GetGuardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the quorum knows of the guard: in the answer to a request without a page_token, and whenever the guard has not
+	// answered; missing if the coordinator cannot be asked or does not know the guard, or if the caller may not read everything.
+	Guard *Guard     `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
+	Reach GuardReach `protobuf:"varint,2,opt,name=reach,proto3,enum=writ.v1.GuardReach" json:"reach,omitempty"`
+	// If the guard has not answered: why, and what to do about it. Else what is missing from the answer, if anything is.
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The node that has the guard's session; empty: none that could be asked.
+	Node string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// Nodes that could not be asked whether they have the guard's session, if the guard has not answered.
+	SilentNodes []string `protobuf:"bytes,5,rep,name=silent_nodes,json=silentNodes,proto3" json:"silent_nodes,omitempty"`
+	// In order of the resources' names. None if the guard has not answered.
+	Floors []*GuardShownFloor `protobuf:"bytes,6,rep,name=floors,proto3" json:"floors,omitempty"`
+	// The floor of every resource that has none of its own; 0: none, or the guard has not answered.
+	Base uint64 `protobuf:"varint,7,opt,name=base,proto3" json:"base,omitempty"`
+	// Ask for the next page with it; empty: there is none.
+	NextPageToken string `protobuf:"bytes,8,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGuardResponse) Reset() {
+	*x = GetGuardResponse{}
+	mi := &file_writ_v1_fence_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGuardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGuardResponse) ProtoMessage() {}
+
+func (x *GetGuardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGuardResponse.ProtoReflect.Descriptor instead.
+func (*GetGuardResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GetGuardResponse) GetGuard() *Guard {
+	if x != nil {
+		return x.Guard
+	}
+	return nil
+}
+
+func (x *GetGuardResponse) GetReach() GuardReach {
+	if x != nil {
+		return x.Reach
+	}
+	return GuardReach_GUARD_REACH_UNSPECIFIED
+}
+
+func (x *GetGuardResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *GetGuardResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GetGuardResponse) GetSilentNodes() []string {
+	if x != nil {
+		return x.SilentNodes
+	}
+	return nil
+}
+
+func (x *GetGuardResponse) GetFloors() []*GuardShownFloor {
+	if x != nil {
+		return x.Floors
+	}
+	return nil
+}
+
+func (x *GetGuardResponse) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *GetGuardResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// GuardShownFloor is a floor that a guard keeps, beside what the quorum knows of the resource.
+type GuardShownFloor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Floor *GuardKeptFloor        `protobuf:"bytes,1,opt,name=floor,proto3" json:"floor,omitempty"`
+	// The newest token of the resource that the quorum knows of, granted or to be granted next; 0: none.
+	Known         uint64             `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
+	Standing      GuardFloorStanding `protobuf:"varint,3,opt,name=standing,proto3,enum=writ.v1.GuardFloorStanding" json:"standing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardShownFloor) Reset() {
+	*x = GuardShownFloor{}
+	mi := &file_writ_v1_fence_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardShownFloor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardShownFloor) ProtoMessage() {}
+
+func (x *GuardShownFloor) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_fence_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardShownFloor.ProtoReflect.Descriptor instead.
+func (*GuardShownFloor) Descriptor() ([]byte, []int) {
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *GuardShownFloor) GetFloor() *GuardKeptFloor {
+	if x != nil {
+		return x.Floor
+	}
+	return nil
+}
+
+func (x *GuardShownFloor) GetKnown() uint64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *GuardShownFloor) GetStanding() GuardFloorStanding {
+	if x != nil {
+		return x.Standing
+	}
+	return GuardFloorStanding_GUARD_FLOOR_STANDING_UNSPECIFIED
+}
+
 type RemoveGuardRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2059,7 +2910,7 @@ type RemoveGuardRequest struct {
 
 func (x *RemoveGuardRequest) Reset() {
 	*x = RemoveGuardRequest{}
-	mi := &file_writ_v1_fence_proto_msgTypes[25]
+	mi := &file_writ_v1_fence_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2922,7 @@ func (x *RemoveGuardRequest) String() string {
 func (*RemoveGuardRequest) ProtoMessage() {}
 
 func (x *RemoveGuardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[25]
+	mi := &file_writ_v1_fence_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2935,7 @@ func (x *RemoveGuardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGuardRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGuardRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{25}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveGuardRequest) GetName() string {
@@ -2116,7 +2967,7 @@ type RemoveGuardResponse struct {
 
 func (x *RemoveGuardResponse) Reset() {
 	*x = RemoveGuardResponse{}
-	mi := &file_writ_v1_fence_proto_msgTypes[26]
+	mi := &file_writ_v1_fence_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2979,7 @@ func (x *RemoveGuardResponse) String() string {
 func (*RemoveGuardResponse) ProtoMessage() {}
 
 func (x *RemoveGuardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[26]
+	mi := &file_writ_v1_fence_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2992,7 @@ func (x *RemoveGuardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGuardResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGuardResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{26}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{33}
 }
 
 type VerifyGuardsRequest struct {
@@ -2149,14 +3000,17 @@ type VerifyGuardsRequest struct {
 	// The resource that the canary pretends to write; empty: one that each guard covers.
 	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Only this guard; empty: all.
-	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The token of the canary, for a resource; 0: one below the newest. It must be below the newest that was granted, or, for
+	// the resource of a drill, not above it.
+	Token         uint64 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VerifyGuardsRequest) Reset() {
 	*x = VerifyGuardsRequest{}
-	mi := &file_writ_v1_fence_proto_msgTypes[27]
+	mi := &file_writ_v1_fence_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +3022,7 @@ func (x *VerifyGuardsRequest) String() string {
 func (*VerifyGuardsRequest) ProtoMessage() {}
 
 func (x *VerifyGuardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[27]
+	mi := &file_writ_v1_fence_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +3035,7 @@ func (x *VerifyGuardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyGuardsRequest.ProtoReflect.Descriptor instead.
 func (*VerifyGuardsRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{27}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VerifyGuardsRequest) GetResource() string {
@@ -2198,6 +3052,13 @@ func (x *VerifyGuardsRequest) GetName() string {
 	return ""
 }
 
+func (x *VerifyGuardsRequest) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
 type VerifyGuardsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Verdicts      []*GuardVerdict        `protobuf:"bytes,1,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
@@ -2207,7 +3068,7 @@ type VerifyGuardsResponse struct {
 
 func (x *VerifyGuardsResponse) Reset() {
 	*x = VerifyGuardsResponse{}
-	mi := &file_writ_v1_fence_proto_msgTypes[28]
+	mi := &file_writ_v1_fence_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +3080,7 @@ func (x *VerifyGuardsResponse) String() string {
 func (*VerifyGuardsResponse) ProtoMessage() {}
 
 func (x *VerifyGuardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[28]
+	mi := &file_writ_v1_fence_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +3093,7 @@ func (x *VerifyGuardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyGuardsResponse.ProtoReflect.Descriptor instead.
 func (*VerifyGuardsResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{28}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VerifyGuardsResponse) GetVerdicts() []*GuardVerdict {
@@ -2243,19 +3104,21 @@ func (x *VerifyGuardsResponse) GetVerdicts() []*GuardVerdict {
 }
 
 type GuardVerdict struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Guard         string                 `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
-	Resource      string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
-	Token         uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
-	Refused       bool                   `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
-	Detail        string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Guard    string                 `protobuf:"bytes,1,opt,name=guard,proto3" json:"guard,omitempty"`
+	Resource string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	Token    uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	Refused  bool                   `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	Detail   string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The guard has answered; if it did not refuse, it would have let a write through.
+	Answered      bool `protobuf:"varint,6,opt,name=answered,proto3" json:"answered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GuardVerdict) Reset() {
 	*x = GuardVerdict{}
-	mi := &file_writ_v1_fence_proto_msgTypes[29]
+	mi := &file_writ_v1_fence_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +3130,7 @@ func (x *GuardVerdict) String() string {
 func (*GuardVerdict) ProtoMessage() {}
 
 func (x *GuardVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[29]
+	mi := &file_writ_v1_fence_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +3143,7 @@ func (x *GuardVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardVerdict.ProtoReflect.Descriptor instead.
 func (*GuardVerdict) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{29}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GuardVerdict) GetGuard() string {
@@ -2318,6 +3181,13 @@ func (x *GuardVerdict) GetDetail() string {
 	return ""
 }
 
+func (x *GuardVerdict) GetAnswered() bool {
+	if x != nil {
+		return x.Answered
+	}
+	return false
+}
+
 type GetGuardingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2326,7 +3196,7 @@ type GetGuardingRequest struct {
 
 func (x *GetGuardingRequest) Reset() {
 	*x = GetGuardingRequest{}
-	mi := &file_writ_v1_fence_proto_msgTypes[30]
+	mi := &file_writ_v1_fence_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +3208,7 @@ func (x *GetGuardingRequest) String() string {
 func (*GetGuardingRequest) ProtoMessage() {}
 
 func (x *GetGuardingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[30]
+	mi := &file_writ_v1_fence_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +3221,7 @@ func (x *GetGuardingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGuardingRequest.ProtoReflect.Descriptor instead.
 func (*GetGuardingRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{30}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{37}
 }
 
 type GetGuardingResponse struct {
@@ -2363,7 +3233,7 @@ type GetGuardingResponse struct {
 
 func (x *GetGuardingResponse) Reset() {
 	*x = GetGuardingResponse{}
-	mi := &file_writ_v1_fence_proto_msgTypes[31]
+	mi := &file_writ_v1_fence_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +3245,7 @@ func (x *GetGuardingResponse) String() string {
 func (*GetGuardingResponse) ProtoMessage() {}
 
 func (x *GetGuardingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[31]
+	mi := &file_writ_v1_fence_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +3258,7 @@ func (x *GetGuardingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGuardingResponse.ProtoReflect.Descriptor instead.
 func (*GetGuardingResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{31}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetGuardingResponse) GetGuarding() *GuardingRecord {
@@ -2413,7 +3283,7 @@ type SetGuardingRequest struct {
 
 func (x *SetGuardingRequest) Reset() {
 	*x = SetGuardingRequest{}
-	mi := &file_writ_v1_fence_proto_msgTypes[32]
+	mi := &file_writ_v1_fence_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +3295,7 @@ func (x *SetGuardingRequest) String() string {
 func (*SetGuardingRequest) ProtoMessage() {}
 
 func (x *SetGuardingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[32]
+	mi := &file_writ_v1_fence_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +3308,7 @@ func (x *SetGuardingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGuardingRequest.ProtoReflect.Descriptor instead.
 func (*SetGuardingRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{32}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetGuardingRequest) GetRule() *GuardingRule {
@@ -2478,7 +3348,7 @@ type SetGuardingResponse struct {
 
 func (x *SetGuardingResponse) Reset() {
 	*x = SetGuardingResponse{}
-	mi := &file_writ_v1_fence_proto_msgTypes[33]
+	mi := &file_writ_v1_fence_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +3360,7 @@ func (x *SetGuardingResponse) String() string {
 func (*SetGuardingResponse) ProtoMessage() {}
 
 func (x *SetGuardingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_fence_proto_msgTypes[33]
+	mi := &file_writ_v1_fence_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +3373,7 @@ func (x *SetGuardingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGuardingResponse.ProtoReflect.Descriptor instead.
 func (*SetGuardingResponse) Descriptor() ([]byte, []int) {
-	return file_writ_v1_fence_proto_rawDescGZIP(), []int{33}
+	return file_writ_v1_fence_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetGuardingResponse) GetGuarding() *GuardingRecord {
@@ -2527,7 +3397,7 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x04writ\x18\x01 \x01(\tR\x04writ\"\r\n" +
 	"\vKeysRequest\"\"\n" +
 	"\fKeysResponse\x12\x12\n" +
-	"\x04jwks\x18\x01 \x01(\tR\x04jwks\"\xd2\x02\n" +
+	"\x04jwks\x18\x01 \x01(\tR\x04jwks\"\x86\x03\n" +
 	"\fGuardRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1f\n" +
 	"\x05guard\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05guard\x12#\n" +
@@ -2536,8 +3406,9 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\acontact\x18\x05 \x01(\v2\x15.writ.v1.GuardContactH\x00R\acontact\x12(\n" +
 	"\x04acks\x18\x06 \x01(\v2\x12.writ.v1.GuardAcksH\x00R\x04acks\x12+\n" +
 	"\x05leave\x18\a \x01(\v2\x13.writ.v1.GuardLeaveH\x00R\x05leave\x12.\n" +
-	"\x06probed\x18\b \x01(\v2\x14.writ.v1.GuardProbedH\x00R\x06probedB\x05\n" +
-	"\x03ask\"\x81\x03\n" +
+	"\x06probed\x18\b \x01(\v2\x14.writ.v1.GuardProbedH\x00R\x06probed\x122\n" +
+	"\x06floors\x18\t \x01(\v2\x18.writ.v1.GuardFloorsPageH\x00R\x06floorsB\x05\n" +
+	"\x03ask\"\xe2\x03\n" +
 	"\n" +
 	"GuardEnrol\x12\x1f\n" +
 	"\x06region\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12\x1b\n" +
@@ -2550,14 +3421,32 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x05slack\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05slack\x122\n" +
 	"\x10software_version\x18\t \x01(\tB\a\xbaH\x04r\x02(@R\x0fsoftwareVersion\x12!\n" +
 	"\x06stamps\x18\n" +
-	" \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\"\xee\x01\n" +
+	" \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\x12<\n" +
+	"\bopenings\x18\v \x03(\v2\x15.writ.v1.GuardOpeningB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\bopenings\x12!\n" +
+	"\ftells_floors\x18\f \x01(\bR\vtellsFloors\"\xe8\x03\n" +
+	"\fGuardOpening\x12*\n" +
+	"\vcertificate\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\vcertificate\x12\x1d\n" +
+	"\x05group\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x05group\x12$\n" +
+	"\bresource\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\bresource\x12\x1f\n" +
+	"\x06region\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12\x14\n" +
+	"\x05token\x18\x05 \x01(\x04R\x05token\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\x04R\x05after\x127\n" +
+	"\topened_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt\x127\n" +
+	"\tclosed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bclosedAt\x125\n" +
+	"\bfirst_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afirstAt\x123\n" +
+	"\alast_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12\x1a\n" +
+	"\badmitted\x18\v \x01(\x04R\badmitted\x12 \n" +
+	"\x06closed\x18\f \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06closed\"\xbe\x02\n" +
 	"\fGuardContact\x12#\n" +
 	"\rrules_version\x18\x01 \x01(\x04R\frulesVersion\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12,\n" +
 	"\x06counts\x18\x03 \x01(\v2\x14.writ.v1.GuardCountsR\x06counts\x12+\n" +
 	"\x06alarms\x18\x04 \x03(\v2\x13.writ.v1.GuardAlarmR\x06alarms\x12!\n" +
 	"\x06covers\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06covers\x12!\n" +
-	"\x06stamps\x18\x06 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\"x\n" +
+	"\x06stamps\x18\x06 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\x12+\n" +
+	"\x11approvers_version\x18\a \x01(\x04R\x10approversVersion\x12!\n" +
+	"\ftells_floors\x18\b \x01(\bR\vtellsFloors\"x\n" +
 	"\vGuardCounts\x12\x1a\n" +
 	"\badmitted\x18\x01 \x01(\x04R\badmitted\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x1b\n" +
@@ -2577,7 +3466,7 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x05proof\x18\x03 \x01(\x0e2\x13.writ.v1.GuardProofR\x05proof\"&\n" +
 	"\n" +
 	"GuardLeave\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"\xbe\x03\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\xf1\x03\n" +
 	"\rGuardResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\benrolled\x18\x02 \x01(\v2\x16.writ.v1.GuardEnrolledH\x00R\benrolled\x127\n" +
@@ -2589,23 +3478,31 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x06grants\x18\b \x01(\v2\x14.writ.v1.GuardGrantsH\x00R\x06grants\x12+\n" +
 	"\x05hurry\x18\t \x01(\v2\x13.writ.v1.GuardNotedH\x00R\x05hurry\x12+\n" +
 	"\x05probe\x18\n" +
-	" \x01(\v2\x13.writ.v1.GuardProbeH\x00R\x05probeB\x05\n" +
-	"\x03say\"\xdc\x01\n" +
+	" \x01(\v2\x13.writ.v1.GuardProbeH\x00R\x05probe\x121\n" +
+	"\x06floors\x18\v \x01(\v2\x17.writ.v1.GuardFloorsAskH\x00R\x06floorsB\x05\n" +
+	"\x03say\"\xb2\x02\n" +
 	"\rGuardEnrolled\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\x04R\x04base\x12+\n" +
 	"\x06floors\x18\x03 \x03(\v2\x13.writ.v1.GuardFloorR\x06floors\x12-\n" +
 	"\x05rules\x18\x04 \x01(\v2\x17.writ.v1.GuardingRecordR\x05rules\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
-	"\x06issuer\x18\x06 \x01(\tR\x06issuer\">\n" +
+	"\x06issuer\x18\x06 \x01(\tR\x06issuer\x12 \n" +
+	"\vincarnation\x18\a \x01(\tR\vincarnation\x12\x14\n" +
+	"\x05epoch\x18\b \x01(\rR\x05epoch\x12\x1c\n" +
+	"\tapprovers\x18\t \x01(\fR\tapprovers\"`\n" +
 	"\n" +
 	"GuardFloor\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\x04R\x05token\"\x9d\x01\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\x12 \n" +
+	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"\xf3\x01\n" +
 	"\x0eGuardContacted\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12+\n" +
 	"\x06raises\x18\x02 \x03(\v2\x13.writ.v1.GuardFloorR\x06raises\x12-\n" +
-	"\x05rules\x18\x03 \x01(\v2\x17.writ.v1.GuardingRecordR\x05rules\"\f\n" +
+	"\x05rules\x18\x03 \x01(\v2\x17.writ.v1.GuardingRecordR\x05rules\x12\x1c\n" +
+	"\tapprovers\x18\x04 \x01(\fR\tapprovers\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\tR\vincarnation\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\rR\x05epoch\"\f\n" +
 	"\n" +
 	"GuardNoted\":\n" +
 	"\vGuardRaises\x12+\n" +
@@ -2624,7 +3521,22 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x04writ\x18\x03 \x01(\tR\x04writ\"?\n" +
 	"\vGuardProbed\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\bR\arefused\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"9\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"T\n" +
+	"\x0eGuardFloorsAsk\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"j\n" +
+	"\x0fGuardFloorsPage\x12/\n" +
+	"\x06floors\x18\x01 \x03(\v2\x17.writ.v1.GuardKeptFloorR\x06floors\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\"\xa9\x01\n" +
+	"\x0eGuardKeptFloor\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x1b\n" +
+	"\tin_flight\x18\x03 \x01(\x04R\binFlight\x12\x18\n" +
+	"\awaiting\x18\x04 \x01(\x04R\awaiting\x12\x1a\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x12\n" +
+	"\x04base\x18\x06 \x01(\bR\x04base\"9\n" +
 	"\x11ListGuardsRequest\x12$\n" +
 	"\bresource\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\bresource\"<\n" +
 	"\x12ListGuardsResponse\x12&\n" +
@@ -2651,23 +3563,45 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\rrules_version\x18\x11 \x01(\x04R\frulesVersion\x12;\n" +
 	"\venrolled_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"enrolledAt\x12)\n" +
-	"\x10software_version\x18\x13 \x01(\tR\x0fsoftwareVersion\"m\n" +
+	"\x10software_version\x18\x13 \x01(\tR\x0fsoftwareVersion\"\xa4\x01\n" +
+	"\x0fGetGuardRequest\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x04name\x12 \n" +
+	"\x06prefix\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06prefix\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"\xa0\x02\n" +
+	"\x10GetGuardResponse\x12$\n" +
+	"\x05guard\x18\x01 \x01(\v2\x0e.writ.v1.GuardR\x05guard\x12)\n" +
+	"\x05reach\x18\x02 \x01(\x0e2\x13.writ.v1.GuardReachR\x05reach\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12!\n" +
+	"\fsilent_nodes\x18\x05 \x03(\tR\vsilentNodes\x120\n" +
+	"\x06floors\x18\x06 \x03(\v2\x18.writ.v1.GuardShownFloorR\x06floors\x12\x12\n" +
+	"\x04base\x18\a \x01(\x04R\x04base\x12&\n" +
+	"\x0fnext_page_token\x18\b \x01(\tR\rnextPageToken\"\x8f\x01\n" +
+	"\x0fGuardShownFloor\x12-\n" +
+	"\x05floor\x18\x01 \x01(\v2\x17.writ.v1.GuardKeptFloorR\x05floor\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\x04R\x05known\x127\n" +
+	"\bstanding\x18\x03 \x01(\x0e2\x1b.writ.v1.GuardFloorStandingR\bstanding\"m\n" +
 	"\x12RemoveGuardRequest\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x04name\x12\x16\n" +
 	"\x06attest\x18\x02 \x01(\bR\x06attest\x12 \n" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\"\x15\n" +
-	"\x13RemoveGuardResponse\"X\n" +
+	"\x13RemoveGuardResponse\"n\n" +
 	"\x13VerifyGuardsRequest\x12$\n" +
 	"\bresource\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\bresource\x12\x1b\n" +
-	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x04name\"I\n" +
+	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x04name\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\x04R\x05token\"I\n" +
 	"\x14VerifyGuardsResponse\x121\n" +
-	"\bverdicts\x18\x01 \x03(\v2\x15.writ.v1.GuardVerdictR\bverdicts\"\x88\x01\n" +
+	"\bverdicts\x18\x01 \x03(\v2\x15.writ.v1.GuardVerdictR\bverdicts\"\xa4\x01\n" +
 	"\fGuardVerdict\x12\x14\n" +
 	"\x05guard\x18\x01 \x01(\tR\x05guard\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\x04R\x05token\x12\x18\n" +
 	"\arefused\x18\x04 \x01(\bR\arefused\x12\x16\n" +
-	"\x06detail\x18\x05 \x01(\tR\x06detail\"\x14\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x12\x1a\n" +
+	"\banswered\x18\x06 \x01(\bR\banswered\"\x14\n" +
 	"\x12GetGuardingRequest\"J\n" +
 	"\x13GetGuardingResponse\x123\n" +
 	"\bguarding\x18\x01 \x01(\v2\x17.writ.v1.GuardingRecordR\bguarding\"\x93\x01\n" +
@@ -2695,7 +3629,20 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"GuardState\x12\x1b\n" +
 	"\x17GUARD_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GUARD_STATE_ENROLLED\x10\x01\x12\x13\n" +
-	"\x0fGUARD_STATE_OUT\x10\x022\xe9\x05\n" +
+	"\x0fGUARD_STATE_OUT\x10\x02*\x93\x01\n" +
+	"\n" +
+	"GuardReach\x12\x1b\n" +
+	"\x17GUARD_REACH_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14GUARD_REACH_ANSWERED\x10\x01\x12\x1d\n" +
+	"\x19GUARD_REACH_NOT_CONNECTED\x10\x02\x12\x16\n" +
+	"\x12GUARD_REACH_SILENT\x10\x03\x12\x17\n" +
+	"\x13GUARD_REACH_TOO_OLD\x10\x04*\xbc\x01\n" +
+	"\x12GuardFloorStanding\x12$\n" +
+	" GUARD_FLOOR_STANDING_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19GUARD_FLOOR_STANDING_SAME\x10\x01\x12 \n" +
+	"\x1cGUARD_FLOOR_STANDING_RAISING\x10\x02\x12\x1f\n" +
+	"\x1bGUARD_FLOOR_STANDING_BEHIND\x10\x03\x12\x1e\n" +
+	"\x1aGUARD_FLOOR_STANDING_AHEAD\x10\x042\xc5\x06\n" +
 	"\fFenceService\x12^\n" +
 	"\tIssueWrit\x12\x19.writ.v1.IssueWritRequest\x1a\x1a.writ.v1.IssueWritResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/writs:issue\x12E\n" +
 	"\x04Keys\x12\x14.writ.v1.KeysRequest\x1a\x15.writ.v1.KeysResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
@@ -2703,7 +3650,8 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x05Guard\x12\x15.writ.v1.GuardRequest\x1a\x16.writ.v1.GuardResponse(\x010\x01\x12Y\n" +
 	"\n" +
 	"ListGuards\x12\x1a.writ.v1.ListGuardsRequest\x1a\x1b.writ.v1.ListGuardsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/guards\x12m\n" +
+	"/v1/guards\x12Z\n" +
+	"\bGetGuard\x12\x18.writ.v1.GetGuardRequest\x1a\x19.writ.v1.GetGuardResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/guards/{name}\x12m\n" +
 	"\vRemoveGuard\x12\x1b.writ.v1.RemoveGuardRequest\x1a\x1c.writ.v1.RemoveGuardResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/guards/{name}:remove\x12i\n" +
 	"\fVerifyGuards\x12\x1c.writ.v1.VerifyGuardsRequest\x1a\x1d.writ.v1.VerifyGuardsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/guards:verify\x12^\n" +
 	"\vGetGuarding\x12\x1b.writ.v1.GetGuardingRequest\x1a\x1c.writ.v1.GetGuardingResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/guarding\x12a\n" +
@@ -2721,115 +3669,139 @@ func file_writ_v1_fence_proto_rawDescGZIP() []byte {
 	return file_writ_v1_fence_proto_rawDescData
 }
 
-var file_writ_v1_fence_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_writ_v1_fence_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_writ_v1_fence_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_writ_v1_fence_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_writ_v1_fence_proto_goTypes = []any{
 	(GuardPromise)(0),             // 0: writ.v1.GuardPromise
 	(GuardProof)(0),               // 1: writ.v1.GuardProof
 	(GuardState)(0),               // 2: writ.v1.GuardState
-	(*IssueWritRequest)(nil),      // 3: writ.v1.IssueWritRequest
-	(*IssueWritResponse)(nil),     // 4: writ.v1.IssueWritResponse
-	(*KeysRequest)(nil),           // 5: writ.v1.KeysRequest
-	(*KeysResponse)(nil),          // 6: writ.v1.KeysResponse
-	(*GuardRequest)(nil),          // 7: writ.v1.GuardRequest
-	(*GuardEnrol)(nil),            // 8: writ.v1.GuardEnrol
-	(*GuardContact)(nil),          // 9: writ.v1.GuardContact
-	(*GuardCounts)(nil),           // 10: writ.v1.GuardCounts
-	(*GuardAlarm)(nil),            // 11: writ.v1.GuardAlarm
-	(*GuardAcks)(nil),             // 12: writ.v1.GuardAcks
-	(*GuardAck)(nil),              // 13: writ.v1.GuardAck
-	(*GuardLeave)(nil),            // 14: writ.v1.GuardLeave
-	(*GuardResponse)(nil),         // 15: writ.v1.GuardResponse
-	(*GuardEnrolled)(nil),         // 16: writ.v1.GuardEnrolled
-	(*GuardFloor)(nil),            // 17: writ.v1.GuardFloor
-	(*GuardContacted)(nil),        // 18: writ.v1.GuardContacted
-	(*GuardNoted)(nil),            // 19: writ.v1.GuardNoted
-	(*GuardRaises)(nil),           // 20: writ.v1.GuardRaises
-	(*GuardGrants)(nil),           // 21: writ.v1.GuardGrants
-	(*GuardGrant)(nil),            // 22: writ.v1.GuardGrant
-	(*GuardProbe)(nil),            // 23: writ.v1.GuardProbe
-	(*GuardProbed)(nil),           // 24: writ.v1.GuardProbed
-	(*ListGuardsRequest)(nil),     // 25: writ.v1.ListGuardsRequest
-	(*ListGuardsResponse)(nil),    // 26: writ.v1.ListGuardsResponse
-	(*Guard)(nil),                 // 27: writ.v1.Guard
-	(*RemoveGuardRequest)(nil),    // 28: writ.v1.RemoveGuardRequest
-	(*RemoveGuardResponse)(nil),   // 29: writ.v1.RemoveGuardResponse
-	(*VerifyGuardsRequest)(nil),   // 30: writ.v1.VerifyGuardsRequest
-	(*VerifyGuardsResponse)(nil),  // 31: writ.v1.VerifyGuardsResponse
-	(*GuardVerdict)(nil),          // 32: writ.v1.GuardVerdict
-	(*GetGuardingRequest)(nil),    // 33: writ.v1.GetGuardingRequest
-	(*GetGuardingResponse)(nil),   // 34: writ.v1.GetGuardingResponse
-	(*SetGuardingRequest)(nil),    // 35: writ.v1.SetGuardingRequest
-	(*SetGuardingResponse)(nil),   // 36: writ.v1.SetGuardingResponse
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*status.Status)(nil),         // 38: google.rpc.Status
-	(*GuardingRecord)(nil),        // 39: writ.v1.GuardingRecord
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
-	(*GuardingRule)(nil),          // 41: writ.v1.GuardingRule
+	(GuardReach)(0),               // 3: writ.v1.GuardReach
+	(GuardFloorStanding)(0),       // 4: writ.v1.GuardFloorStanding
+	(*IssueWritRequest)(nil),      // 5: writ.v1.IssueWritRequest
+	(*IssueWritResponse)(nil),     // 6: writ.v1.IssueWritResponse
+	(*KeysRequest)(nil),           // 7: writ.v1.KeysRequest
+	(*KeysResponse)(nil),          // 8: writ.v1.KeysResponse
+	(*GuardRequest)(nil),          // 9: writ.v1.GuardRequest
+	(*GuardEnrol)(nil),            // 10: writ.v1.GuardEnrol
+	(*GuardOpening)(nil),          // 11: writ.v1.GuardOpening
+	(*GuardContact)(nil),          // 12: writ.v1.GuardContact
+	(*GuardCounts)(nil),           // 13: writ.v1.GuardCounts
+	(*GuardAlarm)(nil),            // 14: writ.v1.GuardAlarm
+	(*GuardAcks)(nil),             // 15: writ.v1.GuardAcks
+	(*GuardAck)(nil),              // 16: writ.v1.GuardAck
+	(*GuardLeave)(nil),            // 17: writ.v1.GuardLeave
+	(*GuardResponse)(nil),         // 18: writ.v1.GuardResponse
+	(*GuardEnrolled)(nil),         // 19: writ.v1.GuardEnrolled
+	(*GuardFloor)(nil),            // 20: writ.v1.GuardFloor
+	(*GuardContacted)(nil),        // 21: writ.v1.GuardContacted
+	(*GuardNoted)(nil),            // 22: writ.v1.GuardNoted
+	(*GuardRaises)(nil),           // 23: writ.v1.GuardRaises
+	(*GuardGrants)(nil),           // 24: writ.v1.GuardGrants
+	(*GuardGrant)(nil),            // 25: writ.v1.GuardGrant
+	(*GuardProbe)(nil),            // 26: writ.v1.GuardProbe
+	(*GuardProbed)(nil),           // 27: writ.v1.GuardProbed
+	(*GuardFloorsAsk)(nil),        // 28: writ.v1.GuardFloorsAsk
+	(*GuardFloorsPage)(nil),       // 29: writ.v1.GuardFloorsPage
+	(*GuardKeptFloor)(nil),        // 30: writ.v1.GuardKeptFloor
+	(*ListGuardsRequest)(nil),     // 31: writ.v1.ListGuardsRequest
+	(*ListGuardsResponse)(nil),    // 32: writ.v1.ListGuardsResponse
+	(*Guard)(nil),                 // 33: writ.v1.Guard
+	(*GetGuardRequest)(nil),       // 34: writ.v1.GetGuardRequest
+	(*GetGuardResponse)(nil),      // 35: writ.v1.GetGuardResponse
+	(*GuardShownFloor)(nil),       // 36: writ.v1.GuardShownFloor
+	(*RemoveGuardRequest)(nil),    // 37: writ.v1.RemoveGuardRequest
+	(*RemoveGuardResponse)(nil),   // 38: writ.v1.RemoveGuardResponse
+	(*VerifyGuardsRequest)(nil),   // 39: writ.v1.VerifyGuardsRequest
+	(*VerifyGuardsResponse)(nil),  // 40: writ.v1.VerifyGuardsResponse
+	(*GuardVerdict)(nil),          // 41: writ.v1.GuardVerdict
+	(*GetGuardingRequest)(nil),    // 42: writ.v1.GetGuardingRequest
+	(*GetGuardingResponse)(nil),   // 43: writ.v1.GetGuardingResponse
+	(*SetGuardingRequest)(nil),    // 44: writ.v1.SetGuardingRequest
+	(*SetGuardingResponse)(nil),   // 45: writ.v1.SetGuardingResponse
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*status.Status)(nil),         // 48: google.rpc.Status
+	(*GuardingRecord)(nil),        // 49: writ.v1.GuardingRecord
+	(*GuardingRule)(nil),          // 50: writ.v1.GuardingRule
 }
 var file_writ_v1_fence_proto_depIdxs = []int32{
-	8,  // 0: writ.v1.GuardRequest.enrol:type_name -> writ.v1.GuardEnrol
-	9,  // 1: writ.v1.GuardRequest.contact:type_name -> writ.v1.GuardContact
-	12, // 2: writ.v1.GuardRequest.acks:type_name -> writ.v1.GuardAcks
-	14, // 3: writ.v1.GuardRequest.leave:type_name -> writ.v1.GuardLeave
-	24, // 4: writ.v1.GuardRequest.probed:type_name -> writ.v1.GuardProbed
-	0,  // 5: writ.v1.GuardEnrol.promise:type_name -> writ.v1.GuardPromise
-	37, // 6: writ.v1.GuardEnrol.slack:type_name -> google.protobuf.Duration
-	10, // 7: writ.v1.GuardContact.counts:type_name -> writ.v1.GuardCounts
-	11, // 8: writ.v1.GuardContact.alarms:type_name -> writ.v1.GuardAlarm
-	13, // 9: writ.v1.GuardAcks.acks:type_name -> writ.v1.GuardAck
-	1,  // 10: writ.v1.GuardAck.proof:type_name -> writ.v1.GuardProof
-	16, // 11: writ.v1.GuardResponse.enrolled:type_name -> writ.v1.GuardEnrolled
-	18, // 12: writ.v1.GuardResponse.contacted:type_name -> writ.v1.GuardContacted
-	19, // 13: writ.v1.GuardResponse.noted:type_name -> writ.v1.GuardNoted
-	38, // 14: writ.v1.GuardResponse.error:type_name -> google.rpc.Status
-	20, // 15: writ.v1.GuardResponse.raises:type_name -> writ.v1.GuardRaises
-	21, // 16: writ.v1.GuardResponse.grants:type_name -> writ.v1.GuardGrants
-	19, // 17: writ.v1.GuardResponse.hurry:type_name -> writ.v1.GuardNoted
-	23, // 18: writ.v1.GuardResponse.probe:type_name -> writ.v1.GuardProbe
-	37, // 19: writ.v1.GuardEnrolled.lease:type_name -> google.protobuf.Duration
-	17, // 20: writ.v1.GuardEnrolled.floors:type_name -> writ.v1.GuardFloor
-	39, // 21: writ.v1.GuardEnrolled.rules:type_name -> writ.v1.GuardingRecord
-	37, // 22: writ.v1.GuardContacted.lease:type_name -> google.protobuf.Duration
-	17, // 23: writ.v1.GuardContacted.raises:type_name -> writ.v1.GuardFloor
-	39, // 24: writ.v1.GuardContacted.rules:type_name -> writ.v1.GuardingRecord
-	17, // 25: writ.v1.GuardRaises.raises:type_name -> writ.v1.GuardFloor
-	22, // 26: writ.v1.GuardGrants.grants:type_name -> writ.v1.GuardGrant
-	27, // 27: writ.v1.ListGuardsResponse.guards:type_name -> writ.v1.Guard
-	2,  // 28: writ.v1.Guard.state:type_name -> writ.v1.GuardState
-	0,  // 29: writ.v1.Guard.promise:type_name -> writ.v1.GuardPromise
-	37, // 30: writ.v1.Guard.lease_left:type_name -> google.protobuf.Duration
-	37, // 31: writ.v1.Guard.slack:type_name -> google.protobuf.Duration
-	37, // 32: writ.v1.Guard.oldest_raise:type_name -> google.protobuf.Duration
-	17, // 33: writ.v1.Guard.newest_floor:type_name -> writ.v1.GuardFloor
-	10, // 34: writ.v1.Guard.counts:type_name -> writ.v1.GuardCounts
-	11, // 35: writ.v1.Guard.alarms:type_name -> writ.v1.GuardAlarm
-	40, // 36: writ.v1.Guard.enrolled_at:type_name -> google.protobuf.Timestamp
-	32, // 37: writ.v1.VerifyGuardsResponse.verdicts:type_name -> writ.v1.GuardVerdict
-	39, // 38: writ.v1.GetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
-	41, // 39: writ.v1.SetGuardingRequest.rule:type_name -> writ.v1.GuardingRule
-	39, // 40: writ.v1.SetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
-	3,  // 41: writ.v1.FenceService.IssueWrit:input_type -> writ.v1.IssueWritRequest
-	5,  // 42: writ.v1.FenceService.Keys:input_type -> writ.v1.KeysRequest
-	7,  // 43: writ.v1.FenceService.Guard:input_type -> writ.v1.GuardRequest
-	25, // 44: writ.v1.FenceService.ListGuards:input_type -> writ.v1.ListGuardsRequest
-	28, // 45: writ.v1.FenceService.RemoveGuard:input_type -> writ.v1.RemoveGuardRequest
-	30, // 46: writ.v1.FenceService.VerifyGuards:input_type -> writ.v1.VerifyGuardsRequest
-	33, // 47: writ.v1.FenceService.GetGuarding:input_type -> writ.v1.GetGuardingRequest
-	35, // 48: writ.v1.FenceService.SetGuarding:input_type -> writ.v1.SetGuardingRequest
-	4,  // 49: writ.v1.FenceService.IssueWrit:output_type -> writ.v1.IssueWritResponse
-	6,  // 50: writ.v1.FenceService.Keys:output_type -> writ.v1.KeysResponse
-	15, // 51: writ.v1.FenceService.Guard:output_type -> writ.v1.GuardResponse
-	26, // 52: writ.v1.FenceService.ListGuards:output_type -> writ.v1.ListGuardsResponse
-	29, // 53: writ.v1.FenceService.RemoveGuard:output_type -> writ.v1.RemoveGuardResponse
-	31, // 54: writ.v1.FenceService.VerifyGuards:output_type -> writ.v1.VerifyGuardsResponse
-	34, // 55: writ.v1.FenceService.GetGuarding:output_type -> writ.v1.GetGuardingResponse
-	36, // 56: writ.v1.FenceService.SetGuarding:output_type -> writ.v1.SetGuardingResponse
-	49, // [49:57] is the sub-list for method output_type
-	41, // [41:49] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	10, // 0: writ.v1.GuardRequest.enrol:type_name -> writ.v1.GuardEnrol
+	12, // 1: writ.v1.GuardRequest.contact:type_name -> writ.v1.GuardContact
+	15, // 2: writ.v1.GuardRequest.acks:type_name -> writ.v1.GuardAcks
+	17, // 3: writ.v1.GuardRequest.leave:type_name -> writ.v1.GuardLeave
+	27, // 4: writ.v1.GuardRequest.probed:type_name -> writ.v1.GuardProbed
+	29, // 5: writ.v1.GuardRequest.floors:type_name -> writ.v1.GuardFloorsPage
+	0,  // 6: writ.v1.GuardEnrol.promise:type_name -> writ.v1.GuardPromise
+	46, // 7: writ.v1.GuardEnrol.slack:type_name -> google.protobuf.Duration
+	11, // 8: writ.v1.GuardEnrol.openings:type_name -> writ.v1.GuardOpening
+	47, // 9: writ.v1.GuardOpening.opened_at:type_name -> google.protobuf.Timestamp
+	47, // 10: writ.v1.GuardOpening.closed_at:type_name -> google.protobuf.Timestamp
+	47, // 11: writ.v1.GuardOpening.first_at:type_name -> google.protobuf.Timestamp
+	47, // 12: writ.v1.GuardOpening.last_at:type_name -> google.protobuf.Timestamp
+	13, // 13: writ.v1.GuardContact.counts:type_name -> writ.v1.GuardCounts
+	14, // 14: writ.v1.GuardContact.alarms:type_name -> writ.v1.GuardAlarm
+	16, // 15: writ.v1.GuardAcks.acks:type_name -> writ.v1.GuardAck
+	1,  // 16: writ.v1.GuardAck.proof:type_name -> writ.v1.GuardProof
+	19, // 17: writ.v1.GuardResponse.enrolled:type_name -> writ.v1.GuardEnrolled
+	21, // 18: writ.v1.GuardResponse.contacted:type_name -> writ.v1.GuardContacted
+	22, // 19: writ.v1.GuardResponse.noted:type_name -> writ.v1.GuardNoted
+	48, // 20: writ.v1.GuardResponse.error:type_name -> google.rpc.Status
+	23, // 21: writ.v1.GuardResponse.raises:type_name -> writ.v1.GuardRaises
+	24, // 22: writ.v1.GuardResponse.grants:type_name -> writ.v1.GuardGrants
+	22, // 23: writ.v1.GuardResponse.hurry:type_name -> writ.v1.GuardNoted
+	26, // 24: writ.v1.GuardResponse.probe:type_name -> writ.v1.GuardProbe
+	28, // 25: writ.v1.GuardResponse.floors:type_name -> writ.v1.GuardFloorsAsk
+	46, // 26: writ.v1.GuardEnrolled.lease:type_name -> google.protobuf.Duration
+	20, // 27: writ.v1.GuardEnrolled.floors:type_name -> writ.v1.GuardFloor
+	49, // 28: writ.v1.GuardEnrolled.rules:type_name -> writ.v1.GuardingRecord
+	46, // 29: writ.v1.GuardContacted.lease:type_name -> google.protobuf.Duration
+	20, // 30: writ.v1.GuardContacted.raises:type_name -> writ.v1.GuardFloor
+	49, // 31: writ.v1.GuardContacted.rules:type_name -> writ.v1.GuardingRecord
+	20, // 32: writ.v1.GuardRaises.raises:type_name -> writ.v1.GuardFloor
+	25, // 33: writ.v1.GuardGrants.grants:type_name -> writ.v1.GuardGrant
+	30, // 34: writ.v1.GuardFloorsPage.floors:type_name -> writ.v1.GuardKeptFloor
+	33, // 35: writ.v1.ListGuardsResponse.guards:type_name -> writ.v1.Guard
+	2,  // 36: writ.v1.Guard.state:type_name -> writ.v1.GuardState
+	0,  // 37: writ.v1.Guard.promise:type_name -> writ.v1.GuardPromise
+	46, // 38: writ.v1.Guard.lease_left:type_name -> google.protobuf.Duration
+	46, // 39: writ.v1.Guard.slack:type_name -> google.protobuf.Duration
+	46, // 40: writ.v1.Guard.oldest_raise:type_name -> google.protobuf.Duration
+	20, // 41: writ.v1.Guard.newest_floor:type_name -> writ.v1.GuardFloor
+	13, // 42: writ.v1.Guard.counts:type_name -> writ.v1.GuardCounts
+	14, // 43: writ.v1.Guard.alarms:type_name -> writ.v1.GuardAlarm
+	47, // 44: writ.v1.Guard.enrolled_at:type_name -> google.protobuf.Timestamp
+	33, // 45: writ.v1.GetGuardResponse.guard:type_name -> writ.v1.Guard
+	3,  // 46: writ.v1.GetGuardResponse.reach:type_name -> writ.v1.GuardReach
+	36, // 47: writ.v1.GetGuardResponse.floors:type_name -> writ.v1.GuardShownFloor
+	30, // 48: writ.v1.GuardShownFloor.floor:type_name -> writ.v1.GuardKeptFloor
+	4,  // 49: writ.v1.GuardShownFloor.standing:type_name -> writ.v1.GuardFloorStanding
+	41, // 50: writ.v1.VerifyGuardsResponse.verdicts:type_name -> writ.v1.GuardVerdict
+	49, // 51: writ.v1.GetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
+	50, // 52: writ.v1.SetGuardingRequest.rule:type_name -> writ.v1.GuardingRule
+	49, // 53: writ.v1.SetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
+	5,  // 54: writ.v1.FenceService.IssueWrit:input_type -> writ.v1.IssueWritRequest
+	7,  // 55: writ.v1.FenceService.Keys:input_type -> writ.v1.KeysRequest
+	9,  // 56: writ.v1.FenceService.Guard:input_type -> writ.v1.GuardRequest
+	31, // 57: writ.v1.FenceService.ListGuards:input_type -> writ.v1.ListGuardsRequest
+	34, // 58: writ.v1.FenceService.GetGuard:input_type -> writ.v1.GetGuardRequest
+	37, // 59: writ.v1.FenceService.RemoveGuard:input_type -> writ.v1.RemoveGuardRequest
+	39, // 60: writ.v1.FenceService.VerifyGuards:input_type -> writ.v1.VerifyGuardsRequest
+	42, // 61: writ.v1.FenceService.GetGuarding:input_type -> writ.v1.GetGuardingRequest
+	44, // 62: writ.v1.FenceService.SetGuarding:input_type -> writ.v1.SetGuardingRequest
+	6,  // 63: writ.v1.FenceService.IssueWrit:output_type -> writ.v1.IssueWritResponse
+	8,  // 64: writ.v1.FenceService.Keys:output_type -> writ.v1.KeysResponse
+	18, // 65: writ.v1.FenceService.Guard:output_type -> writ.v1.GuardResponse
+	32, // 66: writ.v1.FenceService.ListGuards:output_type -> writ.v1.ListGuardsResponse
+	35, // 67: writ.v1.FenceService.GetGuard:output_type -> writ.v1.GetGuardResponse
+	38, // 68: writ.v1.FenceService.RemoveGuard:output_type -> writ.v1.RemoveGuardResponse
+	40, // 69: writ.v1.FenceService.VerifyGuards:output_type -> writ.v1.VerifyGuardsResponse
+	43, // 70: writ.v1.FenceService.GetGuarding:output_type -> writ.v1.GetGuardingResponse
+	45, // 71: writ.v1.FenceService.SetGuarding:output_type -> writ.v1.SetGuardingResponse
+	63, // [63:72] is the sub-list for method output_type
+	54, // [54:63] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_fence_proto_init() }
@@ -2844,8 +3816,9 @@ func file_writ_v1_fence_proto_init() {
 		(*GuardRequest_Acks)(nil),
 		(*GuardRequest_Leave)(nil),
 		(*GuardRequest_Probed)(nil),
+		(*GuardRequest_Floors)(nil),
 	}
-	file_writ_v1_fence_proto_msgTypes[12].OneofWrappers = []any{
+	file_writ_v1_fence_proto_msgTypes[13].OneofWrappers = []any{
 		(*GuardResponse_Enrolled)(nil),
 		(*GuardResponse_Contacted)(nil),
 		(*GuardResponse_Noted)(nil),
@@ -2855,14 +3828,15 @@ func file_writ_v1_fence_proto_init() {
 		(*GuardResponse_Grants)(nil),
 		(*GuardResponse_Hurry)(nil),
 		(*GuardResponse_Probe)(nil),
+		(*GuardResponse_Floors)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_fence_proto_rawDesc), len(file_writ_v1_fence_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   34,
+			NumEnums:      5,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	FenceService_Keys_FullMethodName         = "/writ.v1.FenceService/Keys"
 	FenceService_Guard_FullMethodName        = "/writ.v1.FenceService/Guard"
 	FenceService_ListGuards_FullMethodName   = "/writ.v1.FenceService/ListGuards"
+	FenceService_GetGuard_FullMethodName     = "/writ.v1.FenceService/GetGuard"
 	FenceService_RemoveGuard_FullMethodName  = "/writ.v1.FenceService/RemoveGuard"
 	FenceService_VerifyGuards_FullMethodName = "/writ.v1.FenceService/VerifyGuards"
 	FenceService_GetGuarding_FullMethodName  = "/writ.v1.FenceService/GetGuarding"
@@ -46,6 +47,11 @@ type FenceServiceClient interface {
 	Guard(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GuardRequest, GuardResponse], error)
 	// ListGuards answers the guards of the quorum, by name. Errors: NO_QUORUM.
 	ListGuards(ctx context.Context, in *ListGuardsRequest, opts ...grpc.CallOption) (*ListGuardsResponse, error)
+	// GetGuard answers a page of the floors that one guard keeps, as the guard itself tells them now. Any node can be asked: the one
+	// that has the guard's session asks it. If the guard is not connected, or does not answer, the answer says so and has no
+	// floors; what the quorum knows of the guard is never given out as its own word. Errors: NOT_FOUND; NO_QUORUM if the guard
+	// is not connected and nobody knows whether there is such a guard.
+	GetGuard(ctx context.Context, in *GetGuardRequest, opts ...grpc.CallOption) (*GetGuardResponse, error)
 	// RemoveGuard takes a guard off the list. One that is neither out nor drained needs an attestation that it admits
 	// nothing any more, which is recorded. Errors: NOT_FOUND, NOT_GUARDED.
 	RemoveGuard(ctx context.Context, in *RemoveGuardRequest, opts ...grpc.CallOption) (*RemoveGuardResponse, error)
@@ -108,6 +114,16 @@ func (c *fenceServiceClient) ListGuards(ctx context.Context, in *ListGuardsReque
 	return out, nil
 }
 
+func (c *fenceServiceClient) GetGuard(ctx context.Context, in *GetGuardRequest, opts ...grpc.CallOption) (*GetGuardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetGuardResponse)
+	err := c.cc.Invoke(ctx, FenceService_GetGuard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fenceServiceClient) RemoveGuard(ctx context.Context, in *RemoveGuardRequest, opts ...grpc.CallOption) (*RemoveGuardResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveGuardResponse)
@@ -163,6 +179,11 @@ type FenceServiceServer interface {
 	Guard(grpc.BidiStreamingServer[GuardRequest, GuardResponse]) error
 	// ListGuards answers the guards of the quorum, by name. Errors: NO_QUORUM.
 	ListGuards(context.Context, *ListGuardsRequest) (*ListGuardsResponse, error)
+	// GetGuard answers a page of the floors that one guard keeps, as the guard itself tells them now. Any node can be asked: the one
+	// that has the guard's session asks it. If the guard is not connected, or does not answer, the answer says so and has no
+	// floors; what the quorum knows of the guard is never given out as its own word. Errors: NOT_FOUND; NO_QUORUM if the guard
+	// is not connected and nobody knows whether there is such a guard.
+	GetGuard(context.Context, *GetGuardRequest) (*GetGuardResponse, error)
 	// RemoveGuard takes a guard off the list. One that is neither out nor drained needs an attestation that it admits
 	// nothing any more, which is recorded. Errors: NOT_FOUND, NOT_GUARDED.
 	RemoveGuard(context.Context, *RemoveGuardRequest) (*RemoveGuardResponse, error)
@@ -193,6 +214,9 @@ func (UnimplementedFenceServiceServer) Guard(grpc.BidiStreamingServer[GuardReque
 }
 func (UnimplementedFenceServiceServer) ListGuards(context.Context, *ListGuardsRequest) (*ListGuardsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGuards not implemented")
+}
+func (UnimplementedFenceServiceServer) GetGuard(context.Context, *GetGuardRequest) (*GetGuardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetGuard not implemented")
 }
 func (UnimplementedFenceServiceServer) RemoveGuard(context.Context, *RemoveGuardRequest) (*RemoveGuardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveGuard not implemented")
@@ -288,6 +312,24 @@ func _FenceService_ListGuards_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FenceService_GetGuard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetGuardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FenceServiceServer).GetGuard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FenceService_GetGuard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FenceServiceServer).GetGuard(ctx, req.(*GetGuardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FenceService_RemoveGuard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemoveGuardRequest)
 	if err := dec(in); err != nil {
@@ -378,6 +420,10 @@ var FenceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListGuards",
 			Handler:    _FenceService_ListGuards_Handler,
+		},
+		{
+			MethodName: "GetGuard",
+			Handler:    _FenceService_GetGuard_Handler,
 		},
 		{
 			MethodName: "RemoveGuard",

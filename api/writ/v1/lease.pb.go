@@ -352,7 +352,11 @@ type Lease struct {
 	// How each guard was proved to refuse what is older than token.
 	Proofs []*LeaseProof `protobuf:"bytes,14,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	// What a fencing waits for, a guard each; only with with_deadline.
-	Awaits        []string `protobuf:"bytes,15,rep,name=awaits,proto3" json:"awaits,omitempty"`
+	Awaits []string `protobuf:"bytes,15,rep,name=awaits,proto3" json:"awaits,omitempty"`
+	// The failover group whose tenure this is, which is no lease: it has no deadline; empty: none.
+	TenureGroup string `protobuf:"bytes,16,opt,name=tenure_group,json=tenureGroup,proto3" json:"tenure_group,omitempty"`
+	// The newest checkpoint as of revision; only in answers to a request with with_checkpoint. Empty: there is none.
+	Checkpoint    []byte `protobuf:"bytes,17,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +492,20 @@ func (x *Lease) GetProofs() []*LeaseProof {
 func (x *Lease) GetAwaits() []string {
 	if x != nil {
 		return x.Awaits
+	}
+	return nil
+}
+
+func (x *Lease) GetTenureGroup() string {
+	if x != nil {
+		return x.TenureGroup
+	}
+	return ""
+}
+
+func (x *Lease) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
 	}
 	return nil
 }
@@ -1587,9 +1605,11 @@ type GetRequest struct {
 	Resource    string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	Consistency ReadConsistency        `protobuf:"varint,2,opt,name=consistency,proto3,enum=writ.v1.ReadConsistency" json:"consistency,omitempty"`
 	// Ask the coordinator for the time left and the waiters too.
-	WithDeadline  bool `protobuf:"varint,3,opt,name=with_deadline,json=withDeadline,proto3" json:"with_deadline,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	WithDeadline bool `protobuf:"varint,3,opt,name=with_deadline,json=withDeadline,proto3" json:"with_deadline,omitempty"`
+	// Answer the checkpoint too.
+	WithCheckpoint bool `protobuf:"varint,4,opt,name=with_checkpoint,json=withCheckpoint,proto3" json:"with_checkpoint,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetRequest) Reset() {
@@ -1639,6 +1659,13 @@ func (x *GetRequest) GetConsistency() ReadConsistency {
 func (x *GetRequest) GetWithDeadline() bool {
 	if x != nil {
 		return x.WithDeadline
+	}
+	return false
+}
+
+func (x *GetRequest) GetWithCheckpoint() bool {
+	if x != nil {
+		return x.WithCheckpoint
 	}
 	return false
 }
@@ -1994,6 +2021,7 @@ type PipelineCall struct {
 	//	*PipelineCall_Acquire
 	//	*PipelineCall_Release
 	//	*PipelineCall_Abandon
+	//	*PipelineCall_Checkpoint
 	Call          isPipelineCall_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2070,6 +2098,15 @@ func (x *PipelineCall) GetAbandon() bool {
 	return false
 }
 
+func (x *PipelineCall) GetCheckpoint() *CheckpointRequest {
+	if x != nil {
+		if x, ok := x.Call.(*PipelineCall_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
 type isPipelineCall_Call interface {
 	isPipelineCall_Call()
 }
@@ -2087,11 +2124,17 @@ type PipelineCall_Abandon struct {
 	Abandon bool `protobuf:"varint,4,opt,name=abandon,proto3,oneof"`
 }
 
+type PipelineCall_Checkpoint struct {
+	Checkpoint *CheckpointRequest `protobuf:"bytes,5,opt,name=checkpoint,proto3,oneof"`
+}
+
 func (*PipelineCall_Acquire) isPipelineCall_Call() {}
 
 func (*PipelineCall_Release) isPipelineCall_Call() {}
 
 func (*PipelineCall_Abandon) isPipelineCall_Call() {}
+
+func (*PipelineCall_Checkpoint) isPipelineCall_Call() {}
 
 type PipelineResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2146,6 +2189,7 @@ type PipelineAnswer struct {
 	//	*PipelineAnswer_Acquire
 	//	*PipelineAnswer_Release
 	//	*PipelineAnswer_Error
+	//	*PipelineAnswer_Checkpoint
 	Answer        isPipelineAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2222,6 +2266,15 @@ func (x *PipelineAnswer) GetError() *status.Status {
 	return nil
 }
 
+func (x *PipelineAnswer) GetCheckpoint() *CheckpointResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*PipelineAnswer_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
 type isPipelineAnswer_Answer interface {
 	isPipelineAnswer_Answer()
 }
@@ -2239,11 +2292,17 @@ type PipelineAnswer_Error struct {
 	Error *status.Status `protobuf:"bytes,4,opt,name=error,proto3,oneof"`
 }
 
+type PipelineAnswer_Checkpoint struct {
+	Checkpoint *CheckpointResponse `protobuf:"bytes,5,opt,name=checkpoint,proto3,oneof"`
+}
+
 func (*PipelineAnswer_Acquire) isPipelineAnswer_Answer() {}
 
 func (*PipelineAnswer_Release) isPipelineAnswer_Answer() {}
 
 func (*PipelineAnswer_Error) isPipelineAnswer_Answer() {}
+
+func (*PipelineAnswer_Checkpoint) isPipelineAnswer_Answer() {}
 
 var File_writ_v1_lease_proto protoreflect.FileDescriptor
 
@@ -2253,7 +2312,7 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\x06Holder\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region\"\xa4\x04\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\"\xe7\x04\n" +
 	"\x05Lease\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.writ.v1.LeaseStateR\x05state\x12\x14\n" +
@@ -2272,7 +2331,11 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\brevision\x18\f \x01(\x03R\brevision\x12\x18\n" +
 	"\afencing\x18\r \x01(\x04R\afencing\x12+\n" +
 	"\x06proofs\x18\x0e \x03(\v2\x13.writ.v1.LeaseProofR\x06proofs\x12\x16\n" +
-	"\x06awaits\x18\x0f \x03(\tR\x06awaits\"4\n" +
+	"\x06awaits\x18\x0f \x03(\tR\x06awaits\x12!\n" +
+	"\ftenure_group\x18\x10 \x01(\tR\vtenureGroup\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x11 \x01(\fR\n" +
+	"checkpoint\"4\n" +
 	"\n" +
 	"LeaseProof\x12\x14\n" +
 	"\x05guard\x18\x01 \x01(\tR\x05guard\x12\x10\n" +
@@ -2357,13 +2420,14 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80\bR\x06reason\x12\x10\n" +
 	"\x03now\x18\x04 \x01(\bR\x03now\"<\n" +
 	"\x14ForceReleaseResponse\x12$\n" +
-	"\x05lease\x18\x01 \x01(\v2\x0e.writ.v1.LeaseR\x05lease\"\x95\x01\n" +
+	"\x05lease\x18\x01 \x01(\v2\x0e.writ.v1.LeaseR\x05lease\"\xbe\x01\n" +
 	"\n" +
 	"GetRequest\x12&\n" +
 	"\bresource\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x04R\bresource\x12:\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x18.writ.v1.ReadConsistencyR\vconsistency\x12#\n" +
-	"\rwith_deadline\x18\x03 \x01(\bR\fwithDeadline\"3\n" +
+	"\rwith_deadline\x18\x03 \x01(\bR\fwithDeadline\x12'\n" +
+	"\x0fwith_checkpoint\x18\x04 \x01(\bR\x0ewithCheckpoint\"3\n" +
 	"\vGetResponse\x12$\n" +
 	"\x05lease\x18\x01 \x01(\v2\x0e.writ.v1.LeaseR\x05lease\"\xda\x01\n" +
 	"\vListRequest\x12 \n" +
@@ -2395,20 +2459,26 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\vKIND_RESYNC\x10\x05\x12\x11\n" +
 	"\rKIND_PROGRESS\x10\x06\">\n" +
 	"\x0fPipelineRequest\x12+\n" +
-	"\x05calls\x18\x01 \x03(\v2\x15.writ.v1.PipelineCallR\x05calls\"\xac\x01\n" +
+	"\x05calls\x18\x01 \x03(\v2\x15.writ.v1.PipelineCallR\x05calls\"\xea\x01\n" +
 	"\fPipelineCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\aacquire\x18\x02 \x01(\v2\x17.writ.v1.AcquireRequestH\x00R\aacquire\x123\n" +
 	"\arelease\x18\x03 \x01(\v2\x17.writ.v1.ReleaseRequestH\x00R\arelease\x12\x1a\n" +
-	"\aabandon\x18\x04 \x01(\bH\x00R\aabandonB\x06\n" +
+	"\aabandon\x18\x04 \x01(\bH\x00R\aabandon\x12<\n" +
+	"\n" +
+	"checkpoint\x18\x05 \x01(\v2\x1a.writ.v1.CheckpointRequestH\x00R\n" +
+	"checkpointB\x06\n" +
 	"\x04call\"E\n" +
 	"\x10PipelineResponse\x121\n" +
-	"\aanswers\x18\x01 \x03(\v2\x17.writ.v1.PipelineAnswerR\aanswers\"\xc2\x01\n" +
+	"\aanswers\x18\x01 \x03(\v2\x17.writ.v1.PipelineAnswerR\aanswers\"\x81\x02\n" +
 	"\x0ePipelineAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\aacquire\x18\x02 \x01(\v2\x18.writ.v1.AcquireResponseH\x00R\aacquire\x124\n" +
 	"\arelease\x18\x03 \x01(\v2\x18.writ.v1.ReleaseResponseH\x00R\arelease\x12*\n" +
-	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
+	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12=\n" +
+	"\n" +
+	"checkpoint\x18\x05 \x01(\v2\x1b.writ.v1.CheckpointResponseH\x00R\n" +
+	"checkpointB\b\n" +
 	"\x06answer*\x86\x01\n" +
 	"\n" +
 	"LeaseState\x12\x1b\n" +
@@ -2522,35 +2592,37 @@ var file_writ_v1_lease_proto_depIdxs = []int32{
 	30, // 25: writ.v1.PipelineRequest.calls:type_name -> writ.v1.PipelineCall
 	8,  // 26: writ.v1.PipelineCall.acquire:type_name -> writ.v1.AcquireRequest
 	17, // 27: writ.v1.PipelineCall.release:type_name -> writ.v1.ReleaseRequest
-	32, // 28: writ.v1.PipelineResponse.answers:type_name -> writ.v1.PipelineAnswer
-	9,  // 29: writ.v1.PipelineAnswer.acquire:type_name -> writ.v1.AcquireResponse
-	18, // 30: writ.v1.PipelineAnswer.release:type_name -> writ.v1.ReleaseResponse
-	35, // 31: writ.v1.PipelineAnswer.error:type_name -> google.rpc.Status
-	8,  // 32: writ.v1.LeaseService.Acquire:input_type -> writ.v1.AcquireRequest
-	11, // 33: writ.v1.LeaseService.CancelAcquire:input_type -> writ.v1.CancelAcquireRequest
-	14, // 34: writ.v1.LeaseService.Renew:input_type -> writ.v1.RenewRequest
-	17, // 35: writ.v1.LeaseService.Release:input_type -> writ.v1.ReleaseRequest
-	19, // 36: writ.v1.LeaseService.Checkpoint:input_type -> writ.v1.CheckpointRequest
-	21, // 37: writ.v1.LeaseService.ForceRelease:input_type -> writ.v1.ForceReleaseRequest
-	23, // 38: writ.v1.LeaseService.Get:input_type -> writ.v1.GetRequest
-	25, // 39: writ.v1.LeaseService.List:input_type -> writ.v1.ListRequest
-	27, // 40: writ.v1.LeaseService.Watch:input_type -> writ.v1.WatchRequest
-	29, // 41: writ.v1.LeaseService.Pipeline:input_type -> writ.v1.PipelineRequest
-	9,  // 42: writ.v1.LeaseService.Acquire:output_type -> writ.v1.AcquireResponse
-	12, // 43: writ.v1.LeaseService.CancelAcquire:output_type -> writ.v1.CancelAcquireResponse
-	15, // 44: writ.v1.LeaseService.Renew:output_type -> writ.v1.RenewResponse
-	18, // 45: writ.v1.LeaseService.Release:output_type -> writ.v1.ReleaseResponse
-	20, // 46: writ.v1.LeaseService.Checkpoint:output_type -> writ.v1.CheckpointResponse
-	22, // 47: writ.v1.LeaseService.ForceRelease:output_type -> writ.v1.ForceReleaseResponse
-	24, // 48: writ.v1.LeaseService.Get:output_type -> writ.v1.GetResponse
-	26, // 49: writ.v1.LeaseService.List:output_type -> writ.v1.ListResponse
-	28, // 50: writ.v1.LeaseService.Watch:output_type -> writ.v1.WatchResponse
-	31, // 51: writ.v1.LeaseService.Pipeline:output_type -> writ.v1.PipelineResponse
-	42, // [42:52] is the sub-list for method output_type
-	32, // [32:42] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	19, // 28: writ.v1.PipelineCall.checkpoint:type_name -> writ.v1.CheckpointRequest
+	32, // 29: writ.v1.PipelineResponse.answers:type_name -> writ.v1.PipelineAnswer
+	9,  // 30: writ.v1.PipelineAnswer.acquire:type_name -> writ.v1.AcquireResponse
+	18, // 31: writ.v1.PipelineAnswer.release:type_name -> writ.v1.ReleaseResponse
+	35, // 32: writ.v1.PipelineAnswer.error:type_name -> google.rpc.Status
+	20, // 33: writ.v1.PipelineAnswer.checkpoint:type_name -> writ.v1.CheckpointResponse
+	8,  // 34: writ.v1.LeaseService.Acquire:input_type -> writ.v1.AcquireRequest
+	11, // 35: writ.v1.LeaseService.CancelAcquire:input_type -> writ.v1.CancelAcquireRequest
+	14, // 36: writ.v1.LeaseService.Renew:input_type -> writ.v1.RenewRequest
+	17, // 37: writ.v1.LeaseService.Release:input_type -> writ.v1.ReleaseRequest
+	19, // 38: writ.v1.LeaseService.Checkpoint:input_type -> writ.v1.CheckpointRequest
+	21, // 39: writ.v1.LeaseService.ForceRelease:input_type -> writ.v1.ForceReleaseRequest
+	23, // 40: writ.v1.LeaseService.Get:input_type -> writ.v1.GetRequest
+	25, // 41: writ.v1.LeaseService.List:input_type -> writ.v1.ListRequest
+	27, // 42: writ.v1.LeaseService.Watch:input_type -> writ.v1.WatchRequest
+	29, // 43: writ.v1.LeaseService.Pipeline:input_type -> writ.v1.PipelineRequest
+	9,  // 44: writ.v1.LeaseService.Acquire:output_type -> writ.v1.AcquireResponse
+	12, // 45: writ.v1.LeaseService.CancelAcquire:output_type -> writ.v1.CancelAcquireResponse
+	15, // 46: writ.v1.LeaseService.Renew:output_type -> writ.v1.RenewResponse
+	18, // 47: writ.v1.LeaseService.Release:output_type -> writ.v1.ReleaseResponse
+	20, // 48: writ.v1.LeaseService.Checkpoint:output_type -> writ.v1.CheckpointResponse
+	22, // 49: writ.v1.LeaseService.ForceRelease:output_type -> writ.v1.ForceReleaseResponse
+	24, // 50: writ.v1.LeaseService.Get:output_type -> writ.v1.GetResponse
+	26, // 51: writ.v1.LeaseService.List:output_type -> writ.v1.ListResponse
+	28, // 52: writ.v1.LeaseService.Watch:output_type -> writ.v1.WatchResponse
+	31, // 53: writ.v1.LeaseService.Pipeline:output_type -> writ.v1.PipelineResponse
+	44, // [44:54] is the sub-list for method output_type
+	34, // [34:44] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_lease_proto_init() }
@@ -2566,11 +2638,13 @@ func file_writ_v1_lease_proto_init() {
 		(*PipelineCall_Acquire)(nil),
 		(*PipelineCall_Release)(nil),
 		(*PipelineCall_Abandon)(nil),
+		(*PipelineCall_Checkpoint)(nil),
 	}
 	file_writ_v1_lease_proto_msgTypes[28].OneofWrappers = []any{
 		(*PipelineAnswer_Acquire)(nil),
 		(*PipelineAnswer_Release)(nil),
 		(*PipelineAnswer_Error)(nil),
+		(*PipelineAnswer_Checkpoint)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -63,11 +63,13 @@ type LeaseServiceClient interface {
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Watch streams the changes of all resources under a prefix: a prefix of history in order, without gap or duplicate.
 	// A resume token that this quorum cannot continue from is answered by one RESYNC event, after which the stream starts
-	// anew with the present state. An event tells what was committed; it never confers ownership.
+	// anew with the present state. What one commit does to a resource is one event: a grant that was over by then shows as over.
+	// An event tells what was committed; it never confers ownership.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
-	// Pipeline carries many Acquire and Release calls of one client over one stream: what is said of each call there holds
-	// here. They are answered in the order in which they are decided, several to a message. A stream that breaks leaves the
-	// outcome of its open calls unknown: make them again, here or at another node, with the same request ids.
+	// Pipeline carries many Acquire, Release and Checkpoint calls of one client over one stream: what is said of each call
+	// there holds here. They are answered in the order in which they are decided, several to a message. A stream that breaks
+	// leaves the outcome of its open calls unknown: make them again, here or at another node, with the same request ids and
+	// sequences. A node that does not know a kind of call ends the stream with INVALID for calls.call.
 	Pipeline(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PipelineRequest, PipelineResponse], error)
 }
 
@@ -221,11 +223,13 @@ type LeaseServiceServer interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch streams the changes of all resources under a prefix: a prefix of history in order, without gap or duplicate.
 	// A resume token that this quorum cannot continue from is answered by one RESYNC event, after which the stream starts
-	// anew with the present state. An event tells what was committed; it never confers ownership.
+	// anew with the present state. What one commit does to a resource is one event: a grant that was over by then shows as over.
+	// An event tells what was committed; it never confers ownership.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
-	// Pipeline carries many Acquire and Release calls of one client over one stream: what is said of each call there holds
-	// here. They are answered in the order in which they are decided, several to a message. A stream that breaks leaves the
-	// outcome of its open calls unknown: make them again, here or at another node, with the same request ids.
+	// Pipeline carries many Acquire, Release and Checkpoint calls of one client over one stream: what is said of each call
+	// there holds here. They are answered in the order in which they are decided, several to a message. A stream that breaks
+	// leaves the outcome of its open calls unknown: make them again, here or at another node, with the same request ids and
+	// sequences. A node that does not know a kind of call ends the stream with INVALID for calls.call.
 	Pipeline(grpc.BidiStreamingServer[PipelineRequest, PipelineResponse]) error
 	mustEmbedUnimplementedLeaseServiceServer()
 }

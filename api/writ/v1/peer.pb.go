@@ -219,6 +219,130 @@ func (x *GuardCallRequest) GetRequest() *GuardRequest {
 	return nil
 }
 
+// GuardFloorsRequest is what somebody asks of a guard, with the identity that the asking node has authenticated.
+type GuardFloorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Principal     string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	Guard         string                 `protobuf:"bytes,2,opt,name=guard,proto3" json:"guard,omitempty"`
+	Ask           *GuardFloorsAsk        `protobuf:"bytes,3,opt,name=ask,proto3" json:"ask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardFloorsRequest) Reset() {
+	*x = GuardFloorsRequest{}
+	mi := &file_writ_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardFloorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardFloorsRequest) ProtoMessage() {}
+
+func (x *GuardFloorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardFloorsRequest.ProtoReflect.Descriptor instead.
+func (*GuardFloorsRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GuardFloorsRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *GuardFloorsRequest) GetGuard() string {
+	if x != nil {
+		return x.Guard
+	}
+	return ""
+}
+
+func (x *GuardFloorsRequest) GetAsk() *GuardFloorsAsk {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+type GuardFloorsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// GUARD_REACH_NOT_CONNECTED: the guard has no session at this node.
+	Reach GuardReach `protobuf:"varint,1,opt,name=reach,proto3,enum=writ.v1.GuardReach" json:"reach,omitempty"`
+	// Why the guard has not answered, though it has a session.
+	Detail string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	// If it has.
+	Page          *GuardFloorsPage `protobuf:"bytes,3,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardFloorsResponse) Reset() {
+	*x = GuardFloorsResponse{}
+	mi := &file_writ_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardFloorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardFloorsResponse) ProtoMessage() {}
+
+func (x *GuardFloorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardFloorsResponse.ProtoReflect.Descriptor instead.
+func (*GuardFloorsResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GuardFloorsResponse) GetReach() GuardReach {
+	if x != nil {
+		return x.Reach
+	}
+	return GuardReach_GUARD_REACH_UNSPECIFIED
+}
+
+func (x *GuardFloorsResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *GuardFloorsResponse) GetPage() *GuardFloorsPage {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
 var File_writ_v1_peer_proto protoreflect.FileDescriptor
 
 const file_writ_v1_peer_proto_rawDesc = "" +
@@ -233,11 +357,20 @@ const file_writ_v1_peer_proto_rawDesc = "" +
 	"\x05parts\x18\x01 \x03(\v2\x16.writ.v1.RenewResponseR\x05parts\"a\n" +
 	"\x10GuardCallRequest\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12/\n" +
-	"\arequest\x18\x02 \x01(\v2\x15.writ.v1.GuardRequestR\arequest2\x90\x01\n" +
+	"\arequest\x18\x02 \x01(\v2\x15.writ.v1.GuardRequestR\arequest\"s\n" +
+	"\x12GuardFloorsRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n" +
+	"\x05guard\x18\x02 \x01(\tR\x05guard\x12)\n" +
+	"\x03ask\x18\x03 \x01(\v2\x17.writ.v1.GuardFloorsAskR\x03ask\"\x86\x01\n" +
+	"\x13GuardFloorsResponse\x12)\n" +
+	"\x05reach\x18\x01 \x01(\x0e2\x13.writ.v1.GuardReachR\x05reach\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12,\n" +
+	"\x04page\x18\x03 \x01(\v2\x18.writ.v1.GuardFloorsPageR\x04page2\xda\x01\n" +
 	"\vPeerService\x12E\n" +
 	"\n" +
 	"RenewBatch\x12\x1a.writ.v1.RenewBatchRequest\x1a\x1b.writ.v1.RenewBatchResponse\x12:\n" +
-	"\x05Guard\x12\x19.writ.v1.GuardCallRequest\x1a\x16.writ.v1.GuardResponseB,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
+	"\x05Guard\x12\x19.writ.v1.GuardCallRequest\x1a\x16.writ.v1.GuardResponse\x12H\n" +
+	"\vGuardFloors\x12\x1b.writ.v1.GuardFloorsRequest\x1a\x1c.writ.v1.GuardFloorsResponseB,Z*github.com/writ-io/writ/api/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_peer_proto_rawDescOnce sync.Once
@@ -251,31 +384,41 @@ func file_writ_v1_peer_proto_rawDescGZIP() []byte {
 	return file_writ_v1_peer_proto_rawDescData
 }
 
-var file_writ_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_writ_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_writ_v1_peer_proto_goTypes = []any{
-	(*RenewBatchRequest)(nil),  // 0: writ.v1.RenewBatchRequest
-	(*RenewPart)(nil),          // 1: writ.v1.RenewPart
-	(*RenewBatchResponse)(nil), // 2: writ.v1.RenewBatchResponse
-	(*GuardCallRequest)(nil),   // 3: writ.v1.GuardCallRequest
-	(*RenewRequest)(nil),       // 4: writ.v1.RenewRequest
-	(*RenewResponse)(nil),      // 5: writ.v1.RenewResponse
-	(*GuardRequest)(nil),       // 6: writ.v1.GuardRequest
-	(*GuardResponse)(nil),      // 7: writ.v1.GuardResponse
+	(*RenewBatchRequest)(nil),   // 0: writ.v1.RenewBatchRequest
+	(*RenewPart)(nil),           // 1: writ.v1.RenewPart
+	(*RenewBatchResponse)(nil),  // 2: writ.v1.RenewBatchResponse
+	(*GuardCallRequest)(nil),    // 3: writ.v1.GuardCallRequest
+	(*GuardFloorsRequest)(nil),  // 4: writ.v1.GuardFloorsRequest
+	(*GuardFloorsResponse)(nil), // 5: writ.v1.GuardFloorsResponse
+	(*RenewRequest)(nil),        // 6: writ.v1.RenewRequest
+	(*RenewResponse)(nil),       // 7: writ.v1.RenewResponse
+	(*GuardRequest)(nil),        // 8: writ.v1.GuardRequest
+	(*GuardFloorsAsk)(nil),      // 9: writ.v1.GuardFloorsAsk
+	(GuardReach)(0),             // 10: writ.v1.GuardReach
+	(*GuardFloorsPage)(nil),     // 11: writ.v1.GuardFloorsPage
+	(*GuardResponse)(nil),       // 12: writ.v1.GuardResponse
 }
 var file_writ_v1_peer_proto_depIdxs = []int32{
-	1, // 0: writ.v1.RenewBatchRequest.parts:type_name -> writ.v1.RenewPart
-	4, // 1: writ.v1.RenewPart.request:type_name -> writ.v1.RenewRequest
-	5, // 2: writ.v1.RenewBatchResponse.parts:type_name -> writ.v1.RenewResponse
-	6, // 3: writ.v1.GuardCallRequest.request:type_name -> writ.v1.GuardRequest
-	0, // 4: writ.v1.PeerService.RenewBatch:input_type -> writ.v1.RenewBatchRequest
-	3, // 5: writ.v1.PeerService.Guard:input_type -> writ.v1.GuardCallRequest
-	2, // 6: writ.v1.PeerService.RenewBatch:output_type -> writ.v1.RenewBatchResponse
-	7, // 7: writ.v1.PeerService.Guard:output_type -> writ.v1.GuardResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	1,  // 0: writ.v1.RenewBatchRequest.parts:type_name -> writ.v1.RenewPart
+	6,  // 1: writ.v1.RenewPart.request:type_name -> writ.v1.RenewRequest
+	7,  // 2: writ.v1.RenewBatchResponse.parts:type_name -> writ.v1.RenewResponse
+	8,  // 3: writ.v1.GuardCallRequest.request:type_name -> writ.v1.GuardRequest
+	9,  // 4: writ.v1.GuardFloorsRequest.ask:type_name -> writ.v1.GuardFloorsAsk
+	10, // 5: writ.v1.GuardFloorsResponse.reach:type_name -> writ.v1.GuardReach
+	11, // 6: writ.v1.GuardFloorsResponse.page:type_name -> writ.v1.GuardFloorsPage
+	0,  // 7: writ.v1.PeerService.RenewBatch:input_type -> writ.v1.RenewBatchRequest
+	3,  // 8: writ.v1.PeerService.Guard:input_type -> writ.v1.GuardCallRequest
+	4,  // 9: writ.v1.PeerService.GuardFloors:input_type -> writ.v1.GuardFloorsRequest
+	2,  // 10: writ.v1.PeerService.RenewBatch:output_type -> writ.v1.RenewBatchResponse
+	12, // 11: writ.v1.PeerService.Guard:output_type -> writ.v1.GuardResponse
+	5,  // 12: writ.v1.PeerService.GuardFloors:output_type -> writ.v1.GuardFloorsResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_peer_proto_init() }
@@ -291,7 +434,7 @@ func file_writ_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_peer_proto_rawDesc), len(file_writ_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

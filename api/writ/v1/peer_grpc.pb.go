@@ -21,20 +21,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PeerService_RenewBatch_FullMethodName = "/writ.v1.PeerService/RenewBatch"
-	PeerService_Guard_FullMethodName      = "/writ.v1.PeerService/Guard"
+	PeerService_RenewBatch_FullMethodName  = "/writ.v1.PeerService/RenewBatch"
+	PeerService_Guard_FullMethodName       = "/writ.v1.PeerService/Guard"
+	PeerService_GuardFloors_FullMethodName = "/writ.v1.PeerService/GuardFloors"
 )
 
 // PeerServiceClient is the client API for PeerService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PeerService is for nodes only: the coordinator answers it to certificates that the quorum knows as nodes.
+// PeerService is for nodes only: it is answered to certificates that the quorum knows as nodes.
 type PeerServiceClient interface {
 	// RenewBatch carries the renewals that a node has taken from its clients.
 	RenewBatch(ctx context.Context, in *RenewBatchRequest, opts ...grpc.CallOption) (*RenewBatchResponse, error)
 	// Guard carries what a guard says to another node.
 	Guard(ctx context.Context, in *GuardCallRequest, opts ...grpc.CallOption) (*GuardResponse, error)
+	// GuardFloors asks a guard whose session is at the node that is asked for a page of its floors.
+	GuardFloors(ctx context.Context, in *GuardFloorsRequest, opts ...grpc.CallOption) (*GuardFloorsResponse, error)
 }
 
 type peerServiceClient struct {
@@ -65,16 +68,28 @@ func (c *peerServiceClient) Guard(ctx context.Context, in *GuardCallRequest, opt
 	return out, nil
 }
 
+func (c *peerServiceClient) GuardFloors(ctx context.Context, in *GuardFloorsRequest, opts ...grpc.CallOption) (*GuardFloorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GuardFloorsResponse)
+	err := c.cc.Invoke(ctx, PeerService_GuardFloors_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
 //
-// PeerService is for nodes only: the coordinator answers it to certificates that the quorum knows as nodes.
+// PeerService is for nodes only: it is answered to certificates that the quorum knows as nodes.
 type PeerServiceServer interface {
 	// RenewBatch carries the renewals that a node has taken from its clients.
 	RenewBatch(context.Context, *RenewBatchRequest) (*RenewBatchResponse, error)
 	// Guard carries what a guard says to another node.
 	Guard(context.Context, *GuardCallRequest) (*GuardResponse, error)
+	// GuardFloors asks a guard whose session is at the node that is asked for a page of its floors.
+	GuardFloors(context.Context, *GuardFloorsRequest) (*GuardFloorsResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -90,6 +105,9 @@ func (UnimplementedPeerServiceServer) RenewBatch(context.Context, *RenewBatchReq
 }
 func (UnimplementedPeerServiceServer) Guard(context.Context, *GuardCallRequest) (*GuardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Guard not implemented")
+}
+func (UnimplementedPeerServiceServer) GuardFloors(context.Context, *GuardFloorsRequest) (*GuardFloorsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GuardFloors not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -148,6 +166,24 @@ func _PeerService_Guard_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_GuardFloors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GuardFloorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).GuardFloors(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_GuardFloors_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).GuardFloors(ctx, req.(*GuardFloorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -162,6 +198,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Guard",
 			Handler:    _PeerService_Guard_Handler,
+		},
+		{
+			MethodName: "GuardFloors",
+			Handler:    _PeerService_GuardFloors_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

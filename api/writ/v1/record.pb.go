@@ -103,7 +103,9 @@ type LeaseRecord struct {
 	// The token of the next grant, which the guards of a free resource are being raised to, or have been; 0: none.
 	Fencing uint64 `protobuf:"varint,17,opt,name=fencing,proto3" json:"fencing,omitempty"`
 	// How each guard was proved to refuse what is older than token.
-	Proofs        []*ProofRecord `protobuf:"bytes,18,rep,name=proofs,proto3" json:"proofs,omitempty"`
+	Proofs []*ProofRecord `protobuf:"bytes,18,rep,name=proofs,proto3" json:"proofs,omitempty"`
+	// The failover group whose tenure this is; empty: it is a lease. A tenure has no TTL.
+	TenureGroup   string `protobuf:"bytes,19,opt,name=tenure_group,json=tenureGroup,proto3" json:"tenure_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +264,13 @@ func (x *LeaseRecord) GetProofs() []*ProofRecord {
 		return x.Proofs
 	}
 	return nil
+}
+
+func (x *LeaseRecord) GetTenureGroup() string {
+	if x != nil {
+		return x.TenureGroup
+	}
+	return ""
 }
 
 // ProofRecord says how a guard was proved to refuse what is older than a grant.
@@ -577,7 +586,9 @@ type GuardingRule struct {
 	// How long a guard waits for older writes before it breaks them off, in milliseconds; 0: 10 seconds.
 	DrainMs int64 `protobuf:"varint,4,opt,name=drain_ms,json=drainMs,proto3" json:"drain_ms,omitempty"`
 	// Since which version the isolation has been ISOLATION_CLOSE; 0: it is not. Answered, never asked for.
-	ClosedSince   uint64 `protobuf:"varint,5,opt,name=closed_since,json=closedSince,proto3" json:"closed_since,omitempty"`
+	ClosedSince uint64 `protobuf:"varint,5,opt,name=closed_since,json=closedSince,proto3" json:"closed_since,omitempty"`
+	// The prefix is the whole name of the one resource that the rule is for. It goes before every rule for a prefix.
+	Exact         bool `protobuf:"varint,6,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +656,13 @@ func (x *GuardingRule) GetClosedSince() uint64 {
 		return x.ClosedSince
 	}
 	return 0
+}
+
+func (x *GuardingRule) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
 }
 
 // RequestOutcome remembers how a request ended.
@@ -834,7 +852,9 @@ type IdentityRecord struct {
 	AuditSequence uint64 `protobuf:"varint,8,opt,name=audit_sequence,json=auditSequence,proto3" json:"audit_sequence,omitempty"`
 	AuditHash     []byte `protobuf:"bytes,9,opt,name=audit_hash,json=auditHash,proto3" json:"audit_hash,omitempty"`
 	// Set from the moment a foreign state is noticed until grants are allowed again.
-	Recovery      *Recovery `protobuf:"bytes,10,opt,name=recovery,proto3" json:"recovery,omitempty"`
+	Recovery *Recovery `protobuf:"bytes,10,opt,name=recovery,proto3" json:"recovery,omitempty"`
+	// Audit records up to this sequence have been pruned, or are being; what is left begins behind it.
+	AuditPruned   uint64 `protobuf:"varint,11,opt,name=audit_pruned,json=auditPruned,proto3" json:"audit_pruned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -939,6 +959,93 @@ func (x *IdentityRecord) GetRecovery() *Recovery {
 	return nil
 }
 
+func (x *IdentityRecord) GetAuditPruned() uint64 {
+	if x != nil {
+		return x.AuditPruned
+	}
+	return 0
+}
+
+// AuditAnchor is where the audit chain begins that is left after pruning.
+type AuditAnchor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest record that was pruned.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Hash     []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The signed head that covered it, and the public keys of its node.
+	Head *AuditHead `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	Jwks string     `protobuf:"bytes,4,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	// Pruned records that what comes later refers to, as they were stored, in order.
+	Carried       [][]byte `protobuf:"bytes,5,rep,name=carried,proto3" json:"carried,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditAnchor) Reset() {
+	*x = AuditAnchor{}
+	mi := &file_writ_v1_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditAnchor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditAnchor) ProtoMessage() {}
+
+func (x *AuditAnchor) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditAnchor.ProtoReflect.Descriptor instead.
+func (*AuditAnchor) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AuditAnchor) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AuditAnchor) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *AuditAnchor) GetHead() *AuditHead {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *AuditAnchor) GetJwks() string {
+	if x != nil {
+		return x.Jwks
+	}
+	return ""
+}
+
+func (x *AuditAnchor) GetCarried() [][]byte {
+	if x != nil {
+		return x.Carried
+	}
+	return nil
+}
+
 // Recovery is the way from a foreign state to a new epoch: witnesses are gathered from every member, the epoch is raised
 // above all of them, every member witnesses the new epoch, and the longest TTL is waited out.
 type Recovery struct {
@@ -956,7 +1063,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_writ_v1_record_proto_msgTypes[9]
+	mi := &file_writ_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1075,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[9]
+	mi := &file_writ_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1088,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Recovery) GetId() string {
@@ -1025,7 +1132,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_writ_v1_record_proto_msgTypes[10]
+	mi := &file_writ_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1144,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[10]
+	mi := &file_writ_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1157,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MemberChange) GetName() string {
@@ -1097,14 +1204,16 @@ type NodeRecord struct {
 	Jwks    string         `protobuf:"bytes,9,opt,name=jwks,proto3" json:"jwks,omitempty"`
 	Witness *WitnessRecord `protobuf:"bytes,10,opt,name=witness,proto3" json:"witness,omitempty"`
 	// The recovery in which the witness was announced.
-	RecoveryId    string `protobuf:"bytes,11,opt,name=recovery_id,json=recoveryId,proto3" json:"recovery_id,omitempty"`
+	RecoveryId string `protobuf:"bytes,11,opt,name=recovery_id,json=recoveryId,proto3" json:"recovery_id,omitempty"`
+	// The newest head of the audit chain that the node has signed.
+	AuditHead     *AuditHead `protobuf:"bytes,12,opt,name=audit_head,json=auditHead,proto3" json:"audit_head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[11]
+	mi := &file_writ_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1225,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[11]
+	mi := &file_writ_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1238,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeRecord) GetName() string {
@@ -1209,6 +1318,13 @@ func (x *NodeRecord) GetRecoveryId() string {
 	return ""
 }
 
+func (x *NodeRecord) GetAuditHead() *AuditHead {
+	if x != nil {
+		return x.AuditHead
+	}
+	return nil
+}
+
 // WitnessRecord is what a node remembers outside the replicated store.
 type WitnessRecord struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1230,7 +1346,7 @@ type WitnessRecord struct {
 
 func (x *WitnessRecord) Reset() {
 	*x = WitnessRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[12]
+	mi := &file_writ_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1358,7 @@ func (x *WitnessRecord) String() string {
 func (*WitnessRecord) ProtoMessage() {}
 
 func (x *WitnessRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[12]
+	mi := &file_writ_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1371,7 @@ func (x *WitnessRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessRecord.ProtoReflect.Descriptor instead.
 func (*WitnessRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WitnessRecord) GetCluster() string {
@@ -1339,7 +1455,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\"\xbf\x04\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x13writ/v1/audit.proto\"\xe2\x04\n" +
 	"\vLeaseRecord\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x12\n" +
@@ -1360,7 +1476,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\bpriority\x18\x0f \x01(\x05R\bpriority\x12/\n" +
 	"\x13checkpoint_sequence\x18\x10 \x01(\x04R\x12checkpointSequence\x12\x18\n" +
 	"\afencing\x18\x11 \x01(\x04R\afencing\x12,\n" +
-	"\x06proofs\x18\x12 \x03(\v2\x14.writ.v1.ProofRecordR\x06proofs\"5\n" +
+	"\x06proofs\x18\x12 \x03(\v2\x14.writ.v1.ProofRecordR\x06proofs\x12!\n" +
+	"\ftenure_group\x18\x13 \x01(\tR\vtenureGroup\"5\n" +
 	"\vProofRecord\x12\x14\n" +
 	"\x05guard\x18\x01 \x01(\tR\x05guard\x12\x10\n" +
 	"\x03how\x18\x02 \x01(\x05R\x03how\"\x8c\x04\n" +
@@ -1387,13 +1504,14 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x06former\x18\x13 \x03(\tR\x06former\"W\n" +
 	"\x0eGuardingRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12+\n" +
-	"\x05rules\x18\x02 \x03(\v2\x15.writ.v1.GuardingRuleR\x05rules\"\xbd\x01\n" +
+	"\x05rules\x18\x02 \x03(\v2\x15.writ.v1.GuardingRuleR\x05rules\"\xd3\x01\n" +
 	"\fGuardingRule\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x120\n" +
 	"\tisolation\x18\x02 \x01(\x0e2\x12.writ.v1.IsolationR\tisolation\x12%\n" +
 	"\x0eallow_unproven\x18\x03 \x01(\bR\rallowUnproven\x12\x19\n" +
 	"\bdrain_ms\x18\x04 \x01(\x03R\adrainMs\x12!\n" +
-	"\fclosed_since\x18\x05 \x01(\x04R\vclosedSince\"u\n" +
+	"\fclosed_since\x18\x05 \x01(\x04R\vclosedSince\x12\x14\n" +
+	"\x05exact\x18\x06 \x01(\bR\x05exact\"u\n" +
 	"\x0eRequestOutcome\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1d\n" +
 	"\n" +
@@ -1406,7 +1524,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05nonce\x18\x02 \x01(\x04R\x05nonce\"\"\n" +
 	"\n" +
 	"HeadRecord\x12\x14\n" +
-	"\x05batch\x18\x01 \x01(\x04R\x05batch\"\xbc\x03\n" +
+	"\x05batch\x18\x01 \x01(\x04R\x05batch\"\xdf\x03\n" +
 	"\x0eIdentityRecord\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x14\n" +
@@ -1420,10 +1538,17 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"audit_hash\x18\t \x01(\fR\tauditHash\x12-\n" +
 	"\brecovery\x18\n" +
-	" \x01(\v2\x11.writ.v1.RecoveryR\brecovery\x1a:\n" +
+	" \x01(\v2\x11.writ.v1.RecoveryR\brecovery\x12!\n" +
+	"\faudit_pruned\x18\v \x01(\x04R\vauditPruned\x1a:\n" +
 	"\fMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"k\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x93\x01\n" +
+	"\vAuditAnchor\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12&\n" +
+	"\x04head\x18\x03 \x01(\v2\x12.writ.v1.AuditHeadR\x04head\x12\x12\n" +
+	"\x04jwks\x18\x04 \x01(\tR\x04jwks\x12\x18\n" +
+	"\acarried\x18\x05 \x03(\fR\acarried\"k\n" +
 	"\bRecovery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12!\n" +
@@ -1433,7 +1558,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\x04R\bmemberId\x12\x10\n" +
 	"\x03add\x18\x03 \x01(\bR\x03add\x12\x19\n" +
-	"\bpeer_url\x18\x04 \x01(\tR\apeerUrl\"\xd3\x02\n" +
+	"\bpeer_url\x18\x04 \x01(\tR\apeerUrl\"\x86\x03\n" +
 	"\n" +
 	"NodeRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -1449,7 +1574,9 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\awitness\x18\n" +
 	" \x01(\v2\x16.writ.v1.WitnessRecordR\awitness\x12\x1f\n" +
 	"\vrecovery_id\x18\v \x01(\tR\n" +
-	"recoveryId\"\xc2\x02\n" +
+	"recoveryId\x121\n" +
+	"\n" +
+	"audit_head\x18\f \x01(\v2\x12.writ.v1.AuditHeadR\tauditHead\"\xc2\x02\n" +
 	"\rWitnessRecord\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
@@ -1482,7 +1609,7 @@ func file_writ_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_writ_v1_record_proto_goTypes = []any{
 	(Isolation)(0),         // 0: writ.v1.Isolation
 	(*LeaseRecord)(nil),    // 1: writ.v1.LeaseRecord
@@ -1494,26 +1621,30 @@ var file_writ_v1_record_proto_goTypes = []any{
 	(*TermRecord)(nil),     // 7: writ.v1.TermRecord
 	(*HeadRecord)(nil),     // 8: writ.v1.HeadRecord
 	(*IdentityRecord)(nil), // 9: writ.v1.IdentityRecord
-	(*Recovery)(nil),       // 10: writ.v1.Recovery
-	(*MemberChange)(nil),   // 11: writ.v1.MemberChange
-	(*NodeRecord)(nil),     // 12: writ.v1.NodeRecord
-	(*WitnessRecord)(nil),  // 13: writ.v1.WitnessRecord
-	nil,                    // 14: writ.v1.IdentityRecord.MembersEntry
+	(*AuditAnchor)(nil),    // 10: writ.v1.AuditAnchor
+	(*Recovery)(nil),       // 11: writ.v1.Recovery
+	(*MemberChange)(nil),   // 12: writ.v1.MemberChange
+	(*NodeRecord)(nil),     // 13: writ.v1.NodeRecord
+	(*WitnessRecord)(nil),  // 14: writ.v1.WitnessRecord
+	nil,                    // 15: writ.v1.IdentityRecord.MembersEntry
+	(*AuditHead)(nil),      // 16: writ.v1.AuditHead
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
 	6,  // 0: writ.v1.LeaseRecord.outcomes:type_name -> writ.v1.RequestOutcome
 	2,  // 1: writ.v1.LeaseRecord.proofs:type_name -> writ.v1.ProofRecord
 	5,  // 2: writ.v1.GuardingRecord.rules:type_name -> writ.v1.GuardingRule
 	0,  // 3: writ.v1.GuardingRule.isolation:type_name -> writ.v1.Isolation
-	14, // 4: writ.v1.IdentityRecord.members:type_name -> writ.v1.IdentityRecord.MembersEntry
-	11, // 5: writ.v1.IdentityRecord.pending:type_name -> writ.v1.MemberChange
-	10, // 6: writ.v1.IdentityRecord.recovery:type_name -> writ.v1.Recovery
-	13, // 7: writ.v1.NodeRecord.witness:type_name -> writ.v1.WitnessRecord
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	15, // 4: writ.v1.IdentityRecord.members:type_name -> writ.v1.IdentityRecord.MembersEntry
+	12, // 5: writ.v1.IdentityRecord.pending:type_name -> writ.v1.MemberChange
+	11, // 6: writ.v1.IdentityRecord.recovery:type_name -> writ.v1.Recovery
+	16, // 7: writ.v1.AuditAnchor.head:type_name -> writ.v1.AuditHead
+	14, // 8: writ.v1.NodeRecord.witness:type_name -> writ.v1.WitnessRecord
+	16, // 9: writ.v1.NodeRecord.audit_head:type_name -> writ.v1.AuditHead
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
@@ -1521,13 +1652,14 @@ func file_writ_v1_record_proto_init() {
 	if File_writ_v1_record_proto != nil {
 		return
 	}
+	file_writ_v1_audit_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_record_proto_rawDesc), len(file_writ_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -25,6 +26,7 @@ func (s *Sidecar) admin() http.Handler {
 		answer(w, http.StatusOK, map[string]string{"status": "ready"})
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.describe()) })
+	mux.HandleFunc("POST /breakglass", s.takeCertificate)
 	return mux
 }
 
@@ -49,6 +51,12 @@ type description struct {
 	Covers  []string `json:"covers"`
 	Stamps  []string `json:"stamps,omitempty"`
 
+	// BreakGlass is there while a certificate lets the guard go on without a quorum.
+	BreakGlass string `json:"BREAK_GLASS,omitempty"`
+	// Known is what the guard remembers of its quorum.
+	Known    knownQuorum `json:"known"`
+	Openings []opening   `json:"openings,omitempty"`
+
 	Ready    bool   `json:"ready"`
 	NotReady string `json:"not_ready,omitempty"`
 
@@ -64,12 +72,14 @@ type description struct {
 	RulesVersion uint64  `json:"rules_version"`
 	Keys         int     `json:"keys"`
 
-	Store        string      `json:"store"`
-	StoreVersion uint64      `json:"store_version"`
-	StoreFailed  bool        `json:"store_failed"`
-	Floors       int         `json:"floors"`
-	Base         fence.Token `json:"base"`
-	Witnessed    fence.Token `json:"witnessed"`
+	Store        string `json:"store"`
+	StoreVersion uint64 `json:"store_version"`
+	StoreFailed  bool   `json:"store_failed"`
+	Floors       int    `json:"floors"`
+	// Tokens are the floors, of at most 1,000 resources.
+	Tokens    []floor     `json:"tokens,omitempty"`
+	Base      fence.Token `json:"base"`
+	Witnessed fence.Token `json:"witnessed"`
 
 	Admitted uint64  `json:"admitted"`
 	Refused  uint64  `json:"refused"`
@@ -89,13 +99,25 @@ func (s *Sidecar) describe() description {
 	c, st := s.config, s.status()
 	d := description{
 		Name: c.Name, Region: c.Region, Form: c.form(), Version: s.version, Covers: c.covers(), Stamps: c.stamps(),
-		Ready: st.Ready(), Quorum: st.Issuer, Endpoint: st.Endpoint,
+		Quorum: st.Issuer, Endpoint: st.Endpoint,
 		Seeded: st.Seeded, Enrolled: st.Enrolled, Connected: st.Connected,
 		LeaseLeft: seconds(st.LeaseLeft), Slack: seconds(c.Slack), RulesVersion: st.RulesVersion, Keys: st.Keys,
 		Store: st.Store, StoreVersion: st.Version, StoreFailed: st.StoreFailed, Floors: st.Floors, Base: st.Base, Witnessed: st.Witnessed,
 		Admitted: st.Admitted, Refused: st.Refused, InFlight: st.InFlight, Parked: st.Parked,
 	}
-	if err := s.Ready(); err != nil {
+	d.Known = knownQuorum{
+		Cluster: st.Quorum.Cluster, Incarnation: st.Quorum.Incarnation, Epoch: uint32(st.Quorum.Epoch), ApproversVersion: st.Quorum.ApproversVersion,
+	}
+	d.Openings = openings(st.Openings)
+	if n := inForce(st); n > 0 {
+		d.BreakGlass = fmt.Sprintf("%d resources are admitted without a quorum, by a certificate that people signed", n)
+	}
+	for _, f := range s.guard.Floors(maxShownFloors) {
+		d.Tokens = append(d.Tokens, floor{f.Resource, f.Token})
+	}
+	if err := s.Ready(); err == nil {
+		d.Ready = true
+	} else {
 		d.NotReady = err.Error()
 	}
 	if st.LinkError != nil {
@@ -106,5 +128,8 @@ func (s *Sidecar) describe() description {
 	}
 	return d
 }
+
+// maxShownFloors bounds the floors in one answer.
+const maxShownFloors = 1000
 
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }

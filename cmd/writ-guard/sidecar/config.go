@@ -3,9 +3,10 @@ package sidecar
 import (
 	"cmp"
 	_ "embed" // for the example
-	"path/filepath"
 	"time"
 
+	"github.com/writ-io/writ/cmd/config"
+	"github.com/writ-io/writ/cmd/tracing"
 	"github.com/writ-io/writ/fence/guard"
 	"github.com/writ-io/writ/fence/guard/proxy"
 	"github.com/writ-io/writ/fence/guard/route"
@@ -23,7 +24,7 @@ type Config struct {
 	// DataDir belongs to this guard alone: its floors. It is made if it is missing. Never copy it back from a backup.
 	DataDir string `koanf:"data_dir"`
 
-	Quorum Quorum `koanf:"quorum"`
+	Quorum config.Quorum `koanf:"quorum"`
 
 	// Slack is W: it bounds a pause of the guard plus everything that the storage, and whatever stands between, does with a
 	// request that was let through. 100ms to 30s. Default 15s.
@@ -31,6 +32,9 @@ type Config struct {
 	// Isolation is "quorum", which goes by the quorum's rules when the quorum cannot be reached, or "close", which refuses
 	// then whatever the rules say. Default quorum.
 	Isolation string `koanf:"isolation"`
+	// BreakglassFile is looked at every second: a signed certificate of break-glass that is put there is applied. Default:
+	// none is looked for, and certificates come by admin alone.
+	BreakglassFile string `koanf:"breakglass_file"`
 	// StopTimeout bounds how long a stop waits for writes under way, which may take slack. Default: slack and 15s.
 	StopTimeout time.Duration `koanf:"stop_timeout"`
 
@@ -49,18 +53,9 @@ type Config struct {
 
 	Limits Limits `koanf:"limits"`
 	Log    Log    `koanf:"log"`
-}
 
-// Quorum says how the nodes are reached.
-type Quorum struct {
-	// Endpoints are the API addresses of nodes, host:port, those to be preferred first.
-	Endpoints []string `koanf:"endpoints"`
-	// CA, Cert and Key are PEM files: the authority to trust, and the guard's own certificate and key, which say who it is.
-	CA   string `koanf:"ca"`
-	Cert string `koanf:"cert"`
-	Key  string `koanf:"key"`
-	// Insecure speaks plain text. For development on one machine.
-	Insecure bool `koanf:"insecure"`
+	// Tracing sends traces of promotions. Default: it does not.
+	Tracing tracing.Config `koanf:"tracing"`
 }
 
 // Listener is one address of the proxy.
@@ -188,7 +183,7 @@ func (c Config) withDefaults() Config {
 
 // files are the paths that the configuration names.
 func (c *Config) files() []*string {
-	paths := []*string{&c.DataDir, &c.Quorum.CA, &c.Quorum.Cert, &c.Quorum.Key, &c.Check.Socket}
+	paths := []*string{&c.DataDir, &c.BreakglassFile, &c.Quorum.CA, &c.Quorum.Cert, &c.Quorum.Key, &c.Tracing.CA, &c.Tracing.Cert, &c.Tracing.Key, &c.Check.Socket}
 	for i := range c.Listeners {
 		t := &c.Listeners[i].TLS
 		paths = append(paths, &t.Cert, &t.Key, &t.ClientCA)
@@ -202,9 +197,5 @@ func (c *Config) files() []*string {
 
 // resolvePaths makes the files that the configuration names relative to dir.
 func (c *Config) resolvePaths(dir string) {
-	for _, path := range c.files() {
-		if *path != "" && !filepath.IsAbs(*path) {
-			*path = filepath.Join(dir, *path)
-		}
-	}
+	config.Resolve(dir, c.files()...)
 }

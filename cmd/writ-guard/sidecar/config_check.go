@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/writ-io/writ/cmd/config"
 	"github.com/writ-io/writ/fence/guard/external/check"
 	"github.com/writ-io/writ/fence/guard/route"
 	"github.com/writ-io/writ/lease"
@@ -33,7 +33,7 @@ const (
 // filled in, and looks at the files that are named but changes nothing.
 func (c Config) Validate() error {
 	return errors.Join(
-		c.checkNames(), c.checkQuorum(), c.checkBounds(), c.checkServed(), c.checkAddresses(), c.checkRoutes(), c.checkCheck(),
+		c.checkNames(), c.Quorum.Check(), c.checkBounds(), c.checkServed(), c.checkAddresses(), c.checkRoutes(), c.checkCheck(), c.Tracing.Check(),
 	)
 }
 
@@ -64,49 +64,6 @@ func isName(name string) bool {
 	}) < 0
 }
 
-func (c Config) checkQuorum() error {
-	var all error
-	if len(c.Quorum.Endpoints) == 0 {
-		all = wrong("quorum.endpoints", "is missing", "list the API addresses of nodes, such as eu-1.example:7411")
-	}
-	for i, e := range c.Quorum.Endpoints {
-		field := fmt.Sprintf("quorum.endpoints[%d]", i)
-		if host, port, err := net.SplitHostPort(e); err != nil || host == "" || !isPort(port, 1) {
-			all = errors.Join(all, wrong(field, fmt.Sprintf("%q is not host:port", e), "write it like eu-1.example:7411"))
-		} else if slices.Index(c.Quorum.Endpoints, e) != i {
-			all = errors.Join(all, wrong(field, e+" is there twice", "remove it"))
-		}
-	}
-	for _, f := range []struct {
-		field, path string
-		secret      bool
-	}{{"quorum.ca", c.Quorum.CA, false}, {"quorum.cert", c.Quorum.Cert, false}, {"quorum.key", c.Quorum.Key, true}} {
-		switch {
-		case c.Quorum.Insecure && f.path != "":
-			all = errors.Join(all, wrong(f.field, "is set together with quorum.insecure", "remove one of them"))
-		case c.Quorum.Insecure:
-		case f.path == "":
-			all = errors.Join(all, wrong(f.field, "is missing", "name a PEM file, or set quorum.insecure on a machine that nobody else reaches"))
-		default:
-			all = errors.Join(all, checkFile(f.field, f.path, f.secret))
-		}
-	}
-	return all
-}
-
-func checkFile(field, path string, secret bool) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return wrong(field, oneLine(err), "name a file that this process may read")
-	case !info.Mode().IsRegular():
-		return wrong(field, path+" is not a regular file", "name a file")
-	case secret && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return wrong(field, fmt.Sprintf("%s has mode %04o, which lets others in", path, info.Mode().Perm()), "chmod 600 "+path)
-	}
-	return nil
-}
-
 func (c Config) checkBounds() error {
 	var all error
 	for _, f := range []struct {
@@ -126,6 +83,9 @@ func (c Config) checkBounds() error {
 	}
 	if c.Limits.MaxParked < 0 {
 		all = errors.Join(all, wrong("limits.max_parked", fmt.Sprintf("is %d", c.Limits.MaxParked), "use 1 or more, or leave it out"))
+	}
+	if info, err := os.Stat(c.BreakglassFile); c.BreakglassFile != "" && err == nil && !info.Mode().IsRegular() {
+		all = errors.Join(all, wrong("breakglass_file", c.BreakglassFile+" is not a regular file", "name a file; it need not be there yet"))
 	}
 	if c.Isolation != isolationQuorum && c.Isolation != isolationClose {
 		all = errors.Join(all, wrong("isolation", fmt.Sprintf("is %.80q", c.Isolation), "use quorum or close: a guard can only be stricter than the quorum's rules"))
@@ -210,15 +170,10 @@ func checkListen(field, address string) error {
 		return nil
 	}
 	_, port, err := net.SplitHostPort(address)
-	if err != nil || !isPort(port, 0) {
+	if err != nil || !config.IsPort(port, 0) {
 		return wrong(field, fmt.Sprintf("%q is not host:port", address), "write it like 127.0.0.1:8080, :8080 for all addresses, or unix:/path")
 	}
 	return nil
-}
-
-func isPort(text string, least int) bool {
-	n, err := strconv.Atoi(text)
-	return err == nil && n >= least && n <= 65535
 }
 
 func (t ServerTLS) check(field string) error {
@@ -228,9 +183,9 @@ func (t ServerTLS) check(field string) error {
 	case t.Cert == "" || t.Key == "":
 		return wrong(field, "lacks cert or key", "name both, or leave the section out for plain HTTP")
 	}
-	err := errors.Join(checkFile(field+".cert", t.Cert, false), checkFile(field+".key", t.Key, true))
+	err := errors.Join(config.CheckFile(field+".cert", t.Cert, false), config.CheckFile(field+".key", t.Key, true))
 	if t.ClientCA != "" {
-		err = errors.Join(err, checkFile(field+".client_ca", t.ClientCA, false))
+		err = errors.Join(err, config.CheckFile(field+".client_ca", t.ClientCA, false))
 	}
 	return err
 }
@@ -250,7 +205,7 @@ func (t ClientTLS) check(field, url string) error {
 		secret      bool
 	}{{".ca", t.CA, false}, {".cert", t.Cert, false}, {".key", t.Key, true}} {
 		if f.path != "" {
-			err = errors.Join(err, checkFile(field+f.field, f.path, f.secret))
+			err = errors.Join(err, config.CheckFile(field+f.field, f.path, f.secret))
 		}
 	}
 	return err

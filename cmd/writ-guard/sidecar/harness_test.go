@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,10 +22,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/writ-io/writ/cmd/writ/node"
+	"github.com/writ-io/writ/quorum/quorumtest/freeport"
+	"github.com/writ-io/writ/quorum/quorumtest/pace"
 )
 
 // patience bounds every wait for what must happen.
-const patience = time.Minute
+const patience = pace.Patience
 
 // runCommand makes the test binary the program. It must not begin like the variables of a configuration.
 const runCommand = "WRIT_TEST_RUN_GUARD"
@@ -36,20 +37,6 @@ func TestMain(m *testing.M) {
 		os.Exit(Main("test", os.Args[1:]))
 	}
 	os.Exit(m.Run())
-}
-
-// freeAddress is a loopback address that nothing listens on, outside the range from which the kernel picks.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			_ = l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 // shortDir is a directory whose name leaves room for that of a socket.
@@ -72,14 +59,14 @@ func startNode(t *testing.T) string {
 	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	api, peer := freeAddress(t), freeAddress(t)
+	api, peer := freeport.Address(t), freeport.Address(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	n, err := node.Start(ctx, node.Config{
 		Name: "n1", Region: "eu", Cluster: "test", DataDir: filepath.Join(dir, "n1"), Insecure: true, PolicyFile: policy,
-		API: node.Address{Listen: api}, HTTP: node.Address{Listen: freeAddress(t)}, Peer: node.Address{Listen: peer},
+		API: node.Address{Listen: api}, HTTP: node.Address{Listen: freeport.Address(t)}, Peer: node.Address{Listen: peer},
 		Bootstrap: node.Bootstrap{Members: map[string]string{"n1": "http://" + peer}},
-		Heartbeat: 20 * time.Millisecond, Election: 200 * time.Millisecond,
+		Heartbeat: pace.Heartbeat, Election: pace.Election,
 	}, node.Options{Version: "test", Logger: testLogger("node")})
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +85,11 @@ func testLogger(name string) hclog.Logger {
 		return hclog.NewNullLogger()
 	}
 	return hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.LevelFromString(level), Output: os.Stderr})
+}
+
+// logTo is a log that a test reads.
+func logTo(w io.Writer) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "guard", Level: hclog.Info, Output: w})
 }
 
 // store is an upstream that counts what reaches it.
@@ -152,7 +144,7 @@ envoy: {listen: "unix:%[1]s/envoy.sock"}
 nginx: {listen: "unix:%[1]s/nginx.sock"}
 check: {socket: "%[1]s/check.sock", trust_tokens: true, covers: ["jobs/*"]}
 admin: {listen: "%[5]s"}
-`, dir, endpoint, upstream, freeAddress(t), freeAddress(t))
+`, dir, endpoint, upstream, freeport.Address(t), freeport.Address(t))
 	path := filepath.Join(dir, "guard.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -185,11 +177,12 @@ func get(t testing.TB, c Config, path string) (status int, body string) {
 // await polls until done answers true.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !done(); {
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(patience); !done(); <-look.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
 		}
-		time.Sleep(time.Millisecond) // a poll, with a deadline
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/cmd/tracing"
 	"github.com/writ-io/writ/fence/guard"
 	"github.com/writ-io/writ/fence/guard/proxy"
 )
@@ -40,6 +41,7 @@ type Sidecar struct {
 	logger   hclog.Logger
 	registry *prometheus.Registry
 	guard    *guard.Guard
+	tracer   *tracing.Tracer // nil: nothing is traced
 	fronts   []front
 	proxy    *proxy.Proxy   // nil without listeners
 	probes   []prober       // of the fronts
@@ -96,6 +98,9 @@ func Start(c Config, o Options) (started *Sidecar, err error) {
 		s.serving.Go(func() { s.fail(f.name, f.serve(f.listener)) })
 		s.logger.Info("listening", "form", f.name, "address", f.listener.Addr())
 	}
+	if c.BreakglassFile != "" {
+		s.serving.Go(func() { s.watchCertificates(c.BreakglassFile) })
+	}
 	if c.StopTimeout <= c.Slack && c.form() != formProxy {
 		s.logger.Warn("stop_timeout is not longer than slack: a stop after a write will not say goodbye", "stop_timeout", c.StopTimeout, "slack", c.Slack)
 	}
@@ -105,6 +110,9 @@ func Start(c Config, o Options) (started *Sidecar, err error) {
 
 func (s *Sidecar) startGuard() (err error) {
 	c := s.config
+	if s.tracer, err = c.openTracing(s.version, s.logger); err != nil {
+		return err
+	}
 	s.guard, err = guard.New(guard.Config{
 		Name: c.Name, Region: c.Region, Form: c.form(), Promise: c.promise(), Covers: c.covers(), Stamps: c.stamps(),
 		SoftwareVersion: s.version[:min(len(s.version), maxNameBytes)],
@@ -112,7 +120,7 @@ func (s *Sidecar) startGuard() (err error) {
 		Endpoints:       c.Quorum.Endpoints, CAFile: c.Quorum.CA, CertFile: c.Quorum.Cert, KeyFile: c.Quorum.Key, Insecure: c.Quorum.Insecure,
 		Slack: c.Slack, AlwaysClose: c.Isolation == isolationClose, MaxParked: c.Limits.MaxParked, MaxParkTime: c.Limits.MaxParkTime,
 		Registerer: s.registry, Logger: s.logger.Named("guard"),
-		Probe: s.probe,
+		Probe: s.probe, Traced: s.tracer.Raises(c.Name, c.Region),
 	})
 	return err
 }
@@ -219,12 +227,14 @@ func (s *Sidecar) abandon() {
 	if s.guard != nil {
 		_ = s.guard.Close(ctx) // it has admitted nothing
 	}
+	_ = s.tracer.Close(ctx) // there is nothing to send
 }
 
 // Guard is for tests.
 func (s *Sidecar) status() guard.Status { return s.guard.Status() }
 
-// Ready answers nil if the guard can decide about writes, and otherwise why it cannot.
+// Ready answers nil if the guard can decide about writes, and otherwise why it cannot. One that was started under a certificate
+// of break-glass decides by that, though it has not heard from a quorum.
 func (s *Sidecar) Ready() error {
 	st := s.status()
 	switch {
@@ -234,6 +244,8 @@ func (s *Sidecar) Ready() error {
 		return errors.New("the guard is stopping")
 	case st.StoreFailed:
 		return errors.New("the floor store cannot be written: look at the disk of data_dir")
+	case inForce(st) > 0:
+		return nil
 	case st.LinkError != nil:
 		return fmt.Errorf("the guard has not heard from the quorum since it started: %w", st.LinkError)
 	}
@@ -304,6 +316,7 @@ func (s *Sidecar) stop(ctx context.Context) error {
 	if s.proxy != nil {
 		errs.add(s.proxy.Close(last))
 	}
+	errs.add(s.tracer.Close(last))
 	s.logger.Info("guard has stopped")
 	return errs.join()
 }

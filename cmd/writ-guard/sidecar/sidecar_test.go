@@ -18,9 +18,11 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/cmd/config"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/fence/guard"
 	"github.com/writ-io/writ/fence/guard/external/check"
+	"github.com/writ-io/writ/quorum/quorumtest/freeport"
 )
 
 // start starts a sidecar that is stopped at the end.
@@ -160,7 +162,7 @@ func testEnvoyListener(t *testing.T, c Config) {
 // Without a quorum the guard listens, says why it is not ready, and lets nothing through.
 func TestNothingPassesBeforeTheQuorumIsHeard(t *testing.T) {
 	store := newStore(t, nil)
-	c := every(t, freeAddress(t), store.URL)
+	c := every(t, freeport.Address(t), store.URL)
 	start(t, c)
 	await(t, "the reason", func() bool {
 		status, body := get(t, c, "/readyz")
@@ -176,13 +178,13 @@ func TestNothingPassesBeforeTheQuorumIsHeard(t *testing.T) {
 
 // A start that is refused lets go of everything that it had.
 func TestStartThatFailsLetsGo(t *testing.T) {
-	c := every(t, freeAddress(t), "http://127.0.0.1:1")
+	c := every(t, freeport.Address(t), "http://127.0.0.1:1")
 	taken, err := net.Listen("tcp", c.Admin.Listen)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = Start(c, Options{})
-	var wrong *ConfigError
+	var wrong *config.Error
 	if !errors.As(err, &wrong) || wrong.Field != "admin.listen" || !strings.Contains(wrong.Fix, "choose a free address") {
 		t.Errorf("error %v", err)
 	}
@@ -191,9 +193,9 @@ func TestStartThatFailsLetsGo(t *testing.T) {
 }
 
 func TestTwoGuardsCannotShareADirectory(t *testing.T) {
-	c := every(t, freeAddress(t), "http://127.0.0.1:1")
+	c := every(t, freeport.Address(t), "http://127.0.0.1:1")
 	start(t, c)
-	other := every(t, freeAddress(t), "http://127.0.0.1:1")
+	other := every(t, freeport.Address(t), "http://127.0.0.1:1")
 	other.DataDir = c.DataDir
 	s, err := Start(other, Options{})
 	if err == nil {
@@ -206,7 +208,7 @@ func TestTwoGuardsCannotShareADirectory(t *testing.T) {
 }
 
 func TestListenerThatFailsEndsTheGuard(t *testing.T) {
-	s, err := Start(every(t, freeAddress(t), "http://127.0.0.1:1"), Options{})
+	s, err := Start(every(t, freeport.Address(t), "http://127.0.0.1:1"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,9 +270,10 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for len(p.exited) == 0 {
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for ; len(p.exited) == 0; <-again.C {
 			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-			time.Sleep(20 * time.Millisecond)         // a poll, which ends with the process
 		}
 	}()
 	<-ended
@@ -280,7 +283,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 }
 
 func TestCommandChecksConfigurations(t *testing.T) {
-	c := every(t, freeAddress(t), "http://127.0.0.1:1")
+	c := every(t, freeport.Address(t), "http://127.0.0.1:1")
 	p := run(t, os.Args[0], "--check-config", "--config", c.file())
 	if code := p.end(t); code != 0 || !strings.Contains(p.log.String(), "good") {
 		t.Errorf("exit code %d: %s", code, p.log)

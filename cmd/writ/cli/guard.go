@@ -12,6 +12,7 @@ import (
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/lease"
 )
 
 func (a *app) guardCommand() *cobra.Command {
@@ -21,36 +22,44 @@ func (a *app) guardCommand() *cobra.Command {
 		Long: `Look after guards: what stands in front of storage and refuses writers whose tokens are old. What is guarded is said by
 rules, a prefix each; of those that match a resource the one with the longest prefix applies.`,
 	})
-	cmd.AddCommand(a.guardListCommand(), a.guardVerifyCommand(), a.guardRemoveCommand(), a.protectCommand(), a.unprotectCommand(), a.rulesCommand())
+	cmd.AddCommand(a.guardListCommand(), a.guardGetCommand(), a.guardVerifyCommand(), a.guardRemoveCommand(), a.guardAttestCommand(), a.protectCommand(), a.unprotectCommand(), a.rulesCommand())
 	return cmd
 }
 
 func (a *app) guardListCommand() *cobra.Command {
 	var resource string
-	var follow bool
+	var follow, floors bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the guards",
 		Long: `List the guards, as the coordinator knows them. LEASE is how long a guard may go on without contact, LAG how many raises it
-has not acknowledged and since when the oldest has been waiting, FLOOR what it acknowledged last to the present coordinator.
+has not acknowledged and since when the oldest has been waiting, FLOOR what it acknowledged last to the present coordinator. With
+--floors every guard is asked for all the floors that it keeps, as by writ guard get.
 
 Alarms are tokens from the quorum that were below a guard's floor: somebody claimed a token that was never granted, or the
 quorum has gone back.`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req := &writv1.ListGuardsRequest{Resource: resource}
-			if follow {
+			switch {
+			case follow && floors:
+				return lease.Invalid("--floors", "excludes --watch", "choose one")
+			case follow:
 				return a.watchGuards(cmd.Context(), req, statusEvery)
 			}
 			list, err := a.guards(cmd.Context(), req)
 			if err != nil {
 				return err
 			}
+			if floors {
+				return a.listWithFloors(cmd.Context(), list, resource)
+			}
 			a.sayAlarms(list)
 			return a.print(list, func(w io.Writer) { a.printGuards(w, list) })
 		},
 	}
 	cmd.Flags().StringVar(&resource, "resource", "", "only guards that cover this `name`")
+	cmd.Flags().BoolVar(&floors, "floors", false, "with every floor that each of them keeps; with --resource those of names that begin with it")
 	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "again every 2 s, until Ctrl-C")
 	return cmd
 }

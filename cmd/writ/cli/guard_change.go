@@ -22,7 +22,8 @@ func (a *app) guardRemoveCommand() *cobra.Command {
 		Use:   "remove NAME",
 		Short: "Take a guard off the list",
 		Long: `Take a guard off the list. One that may still be admitting is not taken off, unless somebody answers with --attest that it
-admits nothing any more: grants then rely on that, and it stands in the audit log.`,
+admits nothing any more: grants then rely on that, and it stands in the audit log. Where the tenure of a failover group relies on
+the guard, one person is not enough: writ guard attest.`,
 		Args: arguments("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &writv1.RemoveGuardRequest{Name: args[0], Attest: attest, Reason: reason}
@@ -47,6 +48,7 @@ admits nothing any more: grants then rely on that, and it stands in the audit lo
 
 type protectFlags struct {
 	isolation, reason string
+	exact             bool
 	allowUnproven     bool
 	drain             time.Duration
 }
@@ -76,6 +78,7 @@ be made without a proof, and marked so.`,
 	}
 	cmd.Flags().StringVar(&f.isolation, "isolation", "close", "what a guard does without contact: close or open")
 	cmd.Flags().BoolVar(&f.allowUnproven, "allow-unproven", false, "with open: grant although a guard out of contact may admit older tokens")
+	cmd.Flags().BoolVar(&f.exact, "exact", false, exactUsage)
 	cmd.Flags().DurationVar(&f.drain, "drain", 10*time.Second, "how long older writes may take to finish before they are broken off")
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why; it stands in the audit log")
 	_ = cmd.RegisterFlagCompletionFunc("isolation", // the flag exists
@@ -99,7 +102,7 @@ func (f *protectFlags) rule(prefix string) (*writv1.GuardingRule, error) {
 	if err := checkPrefix(prefix); err != nil {
 		return nil, err
 	}
-	return &writv1.GuardingRule{Prefix: prefix, Isolation: isolation, AllowUnproven: f.allowUnproven, DrainMs: f.drain.Milliseconds()}, nil
+	return &writv1.GuardingRule{Prefix: prefix, Isolation: isolation, Exact: f.exact, AllowUnproven: f.allowUnproven, DrainMs: f.drain.Milliseconds()}, nil
 }
 
 // checkPrefix refuses the form in which guards say what they cover.
@@ -112,6 +115,7 @@ func checkPrefix(prefix string) error {
 
 func (a *app) unprotectCommand() *cobra.Command {
 	var reason string
+	var exact bool
 	cmd := &cobra.Command{
 		Use:   "unprotect PREFIX",
 		Short: "Remove the rule of a prefix",
@@ -122,12 +126,15 @@ grants wait for no guard, while guards go on refusing what is older than their f
 			if err := checkPrefix(args[0]); err != nil {
 				return err
 			}
-			return a.setGuarding(cmd.Context(), &writv1.SetGuardingRequest{Rule: &writv1.GuardingRule{Prefix: args[0]}, Remove: true, Reason: reason})
+			return a.setGuarding(cmd.Context(), &writv1.SetGuardingRequest{Rule: &writv1.GuardingRule{Prefix: args[0], Exact: exact}, Remove: true, Reason: reason})
 		},
 	}
+	cmd.Flags().BoolVar(&exact, "exact", false, exactUsage)
 	cmd.Flags().StringVar(&reason, "reason", "", "why; it stands in the audit log")
 	return cmd
 }
+
+const exactUsage = "the rule is for the one resource of that name, as that which comes with a failover group"
 
 // setGuarding changes one rule and shows them all.
 func (a *app) setGuarding(ctx context.Context, req *writv1.SetGuardingRequest) error {
@@ -172,7 +179,11 @@ func (a *app) printRules(w io.Writer, record *writv1.GuardingRecord) {
 		if rule.GetDrainMs() > 0 {
 			drain = time.Duration(rule.GetDrainMs()) * time.Millisecond
 		}
-		rows = append(rows, []cell{text(strconv.QuoteToGraphic(rule.GetPrefix())), isolation, unproven, text(drain.String())})
+		prefix := strconv.QuoteToGraphic(rule.GetPrefix())
+		if rule.GetExact() {
+			prefix += " alone"
+		}
+		rows = append(rows, []cell{text(prefix), isolation, unproven, text(drain.String())})
 	}
 	if len(rows) == 0 {
 		_, _ = fmt.Fprintln(w, "nothing is guarded")

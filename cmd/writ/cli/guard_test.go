@@ -25,12 +25,14 @@ type guarded struct {
 	writv1.UnimplementedClusterServiceServer
 
 	mu       sync.Mutex
-	nodes    []*writv1.NodeStatus   // guarded by mu
-	list     []*writv1.Guard        // guarded by mu
-	verdicts []*writv1.GuardVerdict // guarded by mu
-	rules    []*writv1.GuardingRule // guarded by mu
-	fail     error                  // guarded by mu; of everything but Status
-	calls    []string               // guarded by mu
+	nodes    []*writv1.NodeStatus                // guarded by mu
+	leader   string                              // guarded by mu
+	list     []*writv1.Guard                     // guarded by mu
+	verdicts []*writv1.GuardVerdict              // guarded by mu
+	rules    []*writv1.GuardingRule              // guarded by mu
+	pages    map[string]*writv1.GetGuardResponse // guarded by mu; by name and page token
+	fail     error                               // guarded by mu; of everything but Status
+	calls    []string                            // guarded by mu
 }
 
 func (g *guarded) note(format string, args ...any) error {
@@ -58,7 +60,7 @@ func (g *guarded) asked() string {
 func (g *guarded) Status(context.Context, *writv1.StatusRequest) (*writv1.StatusResponse, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &writv1.StatusResponse{Node: "us", Nodes: g.nodes}, nil
+	return &writv1.StatusResponse{Node: "us", Coordinator: g.leader, Nodes: g.nodes}, nil
 }
 
 func (g *guarded) ListGuards(_ context.Context, r *writv1.ListGuardsRequest) (*writv1.ListGuardsResponse, error) {

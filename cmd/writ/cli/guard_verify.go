@@ -23,6 +23,9 @@ import (
 type verifyFlags struct {
 	name, resource string
 	zombie         bool
+	// token of the canaries; 0: an old one. quiet: what nodes do not answer is not told.
+	token uint64
+	quiet bool
 }
 
 func (a *app) guardVerifyCommand() *cobra.Command {
@@ -155,7 +158,7 @@ func (a *app) canaries(ctx context.Context, f verifyFlags) ([]*writv1.GuardVerdi
 		answers[i].node = n.GetName()
 		all.Go(func() {
 			answers[i].err = ask(ctx, n.GetApiAddress(), creds, a.timeout, func(ctx context.Context, conn *grpc.ClientConn) error {
-				resp, err := writv1.NewFenceServiceClient(conn).VerifyGuards(ctx, &writv1.VerifyGuardsRequest{Name: f.name, Resource: f.resource})
+				resp, err := writv1.NewFenceServiceClient(conn).VerifyGuards(ctx, &writv1.VerifyGuardsRequest{Name: f.name, Resource: f.resource, Token: f.token})
 				answers[i].verdicts = resp.GetVerdicts()
 				return err
 			})
@@ -171,7 +174,9 @@ func (a *app) canaries(ctx context.Context, f verifyFlags) ([]*writv1.GuardVerdi
 		case errors.Is(r.err, lease.ErrDenied), errors.Is(r.err, lease.ErrInvalid), ctx.Err() != nil:
 			return nil, r.err
 		default:
-			silent++
+			if silent++; f.quiet {
+				continue
+			}
 			a.say("node %s could not be asked: %s", r.node, oneLine(trouble(r.err)))
 		}
 	}

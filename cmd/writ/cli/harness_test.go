@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/cmd/writ/cli/proctree/proctest"
+	"github.com/writ-io/writ/cmd/writ/node"
 	"github.com/writ-io/writ/lease/leasetest"
 )
 
@@ -24,7 +25,7 @@ const mainVariable = "WRIT_TEST_MAIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(mainVariable) != "" && len(os.Args) > 1 {
-		os.Exit(Main("test", os.Args[1:], nil, nil))
+		os.Exit(Main("test", os.Args[1:], node.Commands("test"), node.QuorumCommands("test")))
 	}
 	proctest.Main() // which is started without arguments
 	for _, name := range []string{"WRIT_ENDPOINTS", "WRIT_CA", "WRIT_CERT", "WRIT_KEY", "WRIT_REGION", "WRIT_INSECURE", "WRIT_INSTANCE", "NO_COLOR"} {

@@ -14,23 +14,29 @@ import (
 )
 
 func (a *app) getCommand() *cobra.Command {
-	var local bool
+	var flags getFlags
 	cmd := &cobra.Command{
 		Use:   "get NAME",
 		Short: "Look at one resource",
 		Long: `Look at one resource, with the time left and the number of requests that wait, which the coordinator knows. If there is
 none, it shows what the asked node has seen, and says so.`,
 		Args: arguments("NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.get(cmd.Context(), args[0], local) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.get(cmd.Context(), args[0], flags) },
 	}
-	cmd.Flags().BoolVar(&local, "local", false, "show what the asked node has seen: perhaps behind, but without a quorum")
+	cmd.Flags().BoolVar(&flags.local, "local", false, "show what the asked node has seen: perhaps behind, but without a quorum")
+	cmd.Flags().BoolVar(&flags.checkpoint, "checkpoint", false, "show what a holder stored for the next one, too")
 	return cmd
+}
+
+type getFlags struct {
+	local      bool
+	checkpoint bool
 }
 
 // lastShare of a request's time is kept for asking without a coordinator.
 const lastShare = 4
 
-func (a *app) get(ctx context.Context, name string, local bool) error {
+func (a *app) get(ctx context.Context, name string, flags getFlags) error {
 	read := func(a *app, req *writv1.GetRequest) (l *writv1.Lease, err error) {
 		err = a.each(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 			resp, err := writv1.NewLeaseServiceClient(conn).Get(ctx, req)
@@ -39,8 +45,10 @@ func (a *app) get(ctx context.Context, name string, local bool) error {
 		})
 		return l, err
 	}
-	seen := &writv1.GetRequest{Resource: name, Consistency: writv1.ReadConsistency_READ_CONSISTENCY_LOCAL}
-	if local {
+	seen := &writv1.GetRequest{
+		Resource: name, Consistency: writv1.ReadConsistency_READ_CONSISTENCY_LOCAL, WithCheckpoint: flags.checkpoint,
+	}
+	if flags.local {
 		l, err := read(a, seen)
 		if err != nil {
 			return err
@@ -50,7 +58,7 @@ func (a *app) get(ctx context.Context, name string, local bool) error {
 	first, last := *a, *a
 	last.timeout = a.timeout / lastShare
 	first.timeout -= last.timeout
-	l, err := read(&first, &writv1.GetRequest{Resource: name, WithDeadline: true})
+	l, err := read(&first, &writv1.GetRequest{Resource: name, WithDeadline: true, WithCheckpoint: flags.checkpoint})
 	if lease.ExitCode(err) == lease.ExitUnavailable && ctx.Err() == nil {
 		var other error
 		if l, other = read(&last, seen); other != nil {
@@ -84,6 +92,7 @@ func (a *app) printLease(l *writv1.Lease) error {
 			pair{"waiting", text(waiters)},
 			pair{"granted", text(a.ago(l.GetGrantedAt()))},
 			pair{"metadata", text(bytesText(l.GetMetadata()))},
+			pair{"checkpoint", text(bytesText(l.GetCheckpoint()))},
 		)
 	})
 }

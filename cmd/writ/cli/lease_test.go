@@ -94,6 +94,24 @@ waiters: 2
 `, "")
 }
 
+func TestGetShowsTheCheckpointIfAsked(t *testing.T) {
+	_, node := double(t)
+	node.Script("Get", func(_ context.Context, request any, _ func() (any, error)) (any, error) {
+		l := heldLease()
+		if request.(*writv1.GetRequest).GetWithCheckpoint() {
+			l.Checkpoint = []byte("slot 7")
+		}
+		return &writv1.GetResponse{Lease: l}, nil
+	})
+	for _, args := range [][]string{{}, {"--local"}} {
+		args = append([]string{"lease", "get", "billing/nightly"}, args...)
+		writ(t, args...).want(t, 0, heldTable, "")
+		if r := writ(t, append(args, "--checkpoint")...); r.code != 0 || !strings.Contains(r.stdout, "\ncheckpoint  slot 7\n") {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
 // A terminal is never at the mercy of what somebody has stored.
 func TestGetShowsBytesAsText(t *testing.T) {
 	_, node := double(t)

@@ -105,6 +105,10 @@ func (a *app) printStatus(w io.Writer, st *writv1.StatusResponse) {
 	if st.GetCoordinator() == st.GetNode() {
 		leases = fmt.Sprint(st.GetLeases())
 	}
+	alarms := cell{}
+	if n := len(st.GetAuditAlarms()); n > 0 {
+		alarms = cell{fmt.Sprintf("CONTRADICTED by %d signed heads: see docs/AUDIT.md", n), bad}
+	}
 	a.pairs(w,
 		pair{"cluster", text(st.GetCluster())},
 		pair{"asked", text(st.GetNode())},
@@ -114,7 +118,11 @@ func (a *app) printStatus(w io.Writer, st *writv1.StatusResponse) {
 		pair{"grants in", cell{recovering, weak}},
 		pair{"held leases", text(leases)},
 		pair{"storage", storageCell(st)},
+		pair{"audit log", alarms},
 	)
+	for _, alarm := range st.GetAuditAlarms() {
+		_, _ = fmt.Fprintln(w, "audit log:", oneLine(alarm))
+	}
 	_, _ = fmt.Fprintln(w)
 	a.printNodes(w, st)
 }

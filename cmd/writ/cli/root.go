@@ -19,6 +19,7 @@ import (
 type app struct {
 	connection
 	output  string
+	file    string // what -o names in place of a form, where a command takes that
 	noColor bool
 	stdin   *os.File
 	stdout  io.Writer
@@ -69,17 +70,9 @@ Try it: "writ dev" starts a quorum of three regions on this machine.
 Data goes to standard output, everything else to standard error. Exit codes: 0 ok, 1 error, 2 refused or stale, 3 held by
 another, 4 not authorised, 5 unavailable, 6 pending, 7 expired; "writ run" passes the code of its command and uses 125 for
 its own failures.`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			switch a.output {
-			case outputTable, outputJSON, outputYAML:
-				return nil
-			}
-			problem := fmt.Sprintf("is %q", a.output)
-			a.output = outputTable
-			return lease.Invalid("--output", problem, "use table, json or yaml")
-		},
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.checkOutput(cmd) },
 	})
 	root.SetFlagErrorFunc(flagError)
 	flags := root.PersistentFlags()
@@ -88,9 +81,26 @@ its own failures.`,
 	a.flags(flags)
 	_ = root.RegisterFlagCompletionFunc("output", // the flag exists
 		cobra.FixedCompletions([]string{outputTable, outputJSON, outputYAML}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(a.leaseCommand(), a.guardCommand(), a.quorumCommand(quorum), a.runCommand(), a.simCommand(version), versionCommand(a, version))
+	root.AddCommand(a.leaseCommand(), a.guardCommand(), a.quorumCommand(quorum), a.groupCommand(), a.promoteCommand(), a.confidenceCommand(),
+		a.approversCommand(), a.regionCommand(), a.runCommand(), a.simCommand(version), versionCommand(a, version))
+	root.AddCommand(a.drillCommand(), a.auditCommand(), a.breakglassCommand(), a.agentCommand(version), a.jobCommand())
 	root.AddCommand(servers...)
 	return root
+}
+
+// checkOutput reads -o: a form, or a file where the command writes one.
+func (a *app) checkOutput(cmd *cobra.Command) error {
+	switch a.output {
+	case outputTable, outputJSON, outputYAML:
+		return nil
+	}
+	given := a.output
+	a.output = outputTable
+	if namesFile(cmd, given) {
+		a.file = given
+		return nil
+	}
+	return lease.Invalid("--output", fmt.Sprintf("is %q", given), "use table, json or yaml")
 }
 
 func versionCommand(a *app, version string) *cobra.Command {

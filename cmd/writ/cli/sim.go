@@ -28,7 +28,7 @@ type simulator struct {
 	sweep     func(context.Context, sim.Sweep) *sim.Summary
 	scenario  func(name string) (plan.Plan, bool)
 	scenarios func() []string
-	marks     func() []string
+	marks     func(groups bool) []string // that runs may reach
 }
 
 func newSimulator() *simulator {
@@ -37,7 +37,12 @@ func newSimulator() *simulator {
 		sweep:     func(ctx context.Context, s sim.Sweep) *sim.Summary { return s.Run(ctx) },
 		scenario:  sim.Scenario,
 		scenarios: sim.Scenarios,
-		marks:     sim.Marks,
+		marks: func(groups bool) []string {
+			if groups {
+				return append(sim.Marks(), sim.PromotionMarks()...)
+			}
+			return sim.Marks()
+		},
 	}
 }
 
@@ -89,6 +94,8 @@ type choice struct {
 	scenario string
 	duration time.Duration
 	store    string
+	groups   bool // every drawn plan that has two regions has a failover group
+	services bool // every drawn plan has services
 	planted
 }
 
@@ -97,6 +104,8 @@ func (c *choice) flags(cmd *cobra.Command) {
 	c.planted.flags(cmd)
 	flags.Uint64Var(&c.seed, "seed", 1, "what everything random is derived from")
 	flags.DurationVar(&c.duration, "duration", 0, "simulated time for which clients work and faults happen (default: the scenario's, or 10m)")
+	flags.BoolVar(&c.groups, "groups", false, "draw guards and a failover group into every plan that has two regions")
+	flags.BoolVar(&c.services, "singletons", false, "draw services into every plan that do in one place what is to be done in one place")
 	flags.StringVar(&c.store, "store", "", "what nodes replicate with: raft, or the faster and simpler fast (default: the scenario's, or raft)")
 }
 
@@ -158,6 +167,10 @@ func (c *choice) check(flags *pflag.FlagSet) error {
 		return lease.Invalid("--store", fmt.Sprintf("is %q", c.store), "use raft or fast")
 	case flags.Changed("duration") && (c.duration < time.Second || c.duration > plan.MaxDuration):
 		return lease.Invalid("--duration", "is "+c.duration.String(), fmt.Sprintf("use 1s to %v", plan.MaxDuration))
+	case c.services && c.scenario != "":
+		return lease.Invalid("--singletons", "is of drawn plans", "leave it or --scenario out")
+	case c.groups && c.scenario != "":
+		return lease.Invalid("--groups", "is of drawn plans", "leave it or --scenario out")
 	}
 	return c.planted.check()
 }
@@ -167,7 +180,7 @@ func (c *choice) plan(s *simulator, seed uint64) (plan.Plan, string, error) {
 	command := fmt.Sprintf("writ sim run --seed %d", seed)
 	var p plan.Plan
 	if c.scenario == "" {
-		p = plan.Draw(seed, plan.Seeded(seed), plan.DrawOptions{Duration: c.duration, Store: plan.Store(c.store)})
+		p = plan.Draw(seed, plan.Seeded(seed), plan.DrawOptions{Duration: c.duration, Store: plan.Store(c.store), Groups: c.groups, Singletons: c.services})
 	} else {
 		var err error
 		if p, err = s.find(c.scenario); err != nil {
@@ -194,6 +207,12 @@ func (c *choice) plan(s *simulator, seed uint64) (plan.Plan, string, error) {
 	}
 	if c.store != "" {
 		command += " --store " + c.store
+	}
+	if c.groups {
+		command += " --groups"
+	}
+	if c.services {
+		command += " --singletons"
 	}
 	return p, command + c.command(), nil
 }

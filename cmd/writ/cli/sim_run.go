@@ -36,6 +36,8 @@ type verdict struct {
 	Version    string            `json:"version"`
 	Revision   string            `json:"revision,omitempty"`
 	Command    string            `json:"command"`
+
+	grouped bool // the plan has failover groups
 }
 
 type brokenPromise struct {
@@ -49,7 +51,7 @@ func newVerdict(p plan.Plan, r *sim.Result, wall time.Duration, b build, command
 		Seed: strconv.FormatUint(p.Seed, 10), Scenario: p.Name, Hash: r.Hash, Events: r.Events, Operations: r.Operations,
 		Simulated: r.Simulated.Seconds(), Wall: wall.Seconds(), Recovery: r.Recovery.Seconds(),
 		Expected: p.Expect, Violations: []brokenPromise{}, Marks: r.Marks, OK: asExpected(p, r),
-		Version: b.version, Revision: b.revision, Command: command,
+		Version: b.version, Revision: b.revision, Command: command, grouped: len(p.Groups) > 0,
 	}
 	for _, x := range r.Violations {
 		v.Violations = append(v.Violations, brokenPromise{x.Invariant, x.At.Seconds(), x.Text})
@@ -96,11 +98,12 @@ func (a *app) simRunCommand(s *simulator, b build) *cobra.Command {
 	var c choice
 	var f files
 	var hours float64
+	var seeds uint64
 	var thorough bool
 	cmd := &cobra.Command{
 		Use: "run", Short: "Simulate a drawn plan or a scenario",
 		Long: `Simulate the plan that is drawn from --seed, or a scenario. With --hours, go through the seeds from --seed on until so many
-hours have been simulated, and sum up; an interrupt ends that with the sum so far. --html and --save then tell of the first
+hours have been simulated, and sum up; with --seeds, through so many. An interrupt ends that with the sum so far. --html and --save then tell of the first
 run that broke a promise, if there is one. One seed of a hundred is run twice, and must go the same way again.`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -110,9 +113,10 @@ run that broke a promise, if there is one. One seed of a hundred is run twice, a
 			if err := f.check(); err != nil {
 				return err
 			}
-			if !cmd.Flags().Changed("hours") {
+			bySeeds := cmd.Flags().Changed("seeds")
+			if !cmd.Flags().Changed("hours") && !bySeeds {
 				if thorough {
-					return lease.Invalid("--require-marks", "is of sweeps", "give --hours, or leave it out")
+					return lease.Invalid("--require-marks", "is of sweeps", "give --hours or --seeds, or leave it out")
 				}
 				p, command, err := c.plan(s, c.seed)
 				if err != nil {
@@ -120,11 +124,16 @@ run that broke a promise, if there is one. One seed of a hundred is run twice, a
 				}
 				return a.simulate(cmd.Context(), s, p, f, c.planted, b, command)
 			}
-			if !(hours > 0) || math.IsInf(hours, 0) {
+			switch {
+			case bySeeds && cmd.Flags().Changed("hours"):
+				return lease.Invalid("--seeds", "excludes --hours", "choose one")
+			case bySeeds && seeds == 0:
+				return lease.Invalid("--seeds", "is 0", "use 1 or more")
+			case !bySeeds && (!(hours > 0) || math.IsInf(hours, 0)):
 				return lease.Invalid("--hours", fmt.Sprintf("is %g", hours), "use a positive number, such as 0.5")
 			}
 			c.seeded = true
-			w := &sweep{app: a, simulator: s, choice: c, files: f, build: b, hours: hours, thorough: thorough}
+			w := &sweep{app: a, simulator: s, choice: c, files: f, build: b, hours: hours, seeds: seeds, thorough: thorough}
 			return w.run(cmd.Context())
 		},
 	}
@@ -132,7 +141,8 @@ run that broke a promise, if there is one. One seed of a hundred is run twice, a
 	f.flags(cmd.Flags(), "the run")
 	cmd.Flags().StringVar(&c.scenario, "scenario", "", "the name of a scenario that is built in, or a file with one")
 	cmd.Flags().Float64Var(&hours, "hours", 0, "how many simulated hours to go through")
-	cmd.Flags().BoolVar(&thorough, "require-marks", false, "with --hours, fail if a situation that runs mark was never reached")
+	cmd.Flags().Uint64Var(&seeds, "seeds", 0, "how many seeds to go through")
+	cmd.Flags().BoolVar(&thorough, "require-marks", false, "with --hours or --seeds, fail if a situation that runs mark was never reached")
 	complete(cmd, s)
 	return cmd
 }
@@ -221,7 +231,7 @@ func (a *app) verdictPage(w io.Writer, s *simulator, v *verdict) {
 		pair{"recovered", text(within(v.Recovery))},
 		pair{"events", text(strconv.FormatUint(v.Events, 10))},
 		pair{"operations", text(strconv.FormatUint(v.Operations, 10))},
-		pair{"marks", text(fmt.Sprintf("%d of %d reached", len(reached(v.Marks)), len(s.marks())))},
+		pair{"marks", text(fmt.Sprintf("%d of %d reached", len(reached(v.Marks)), len(s.marks(v.grouped))))},
 	)
 	if len(v.Violations) == 0 {
 		return

@@ -23,7 +23,8 @@ type sweep struct {
 	files
 	build
 	hours    float64
-	thorough bool // a mark that is not reached fails the sweep
+	seeds    uint64 // 0: as many as that takes
+	thorough bool   // a mark that is not reached fails the sweep
 }
 
 // sum is what came of a sweep, as data.
@@ -54,7 +55,7 @@ func (w *sweep) run(ctx context.Context) error {
 		return err
 	}
 	s := sim.Sweep{
-		From: w.seed, Seeds: uint64(math.Ceil(min(w.hours*float64(time.Hour)/float64(first.Duration), 1<<60))),
+		From: w.seed, Seeds: cmp.Or(w.seeds, uint64(math.Ceil(min(w.hours*float64(time.Hour)/float64(first.Duration), 1<<60)))),
 		Options: w.options(false), Plan: w.planOf,
 	}
 	var failures []*verdict
@@ -109,7 +110,7 @@ func (w *sweep) total(done *sim.Summary, failures []*verdict, failed int) *sum {
 		Mutant: w.mutant, Version: w.version, Revision: w.revision,
 	}
 	total.Failures = append(total.Failures, failures...)
-	for _, mark := range w.marks() {
+	for _, mark := range w.marks(w.groups) {
 		if total.Marks[mark] == 0 {
 			total.Unreached = append(total.Unreached, mark)
 		}
@@ -143,7 +144,7 @@ func (w *sweep) page(out io.Writer, total *sum) {
 	if total.Interrupted {
 		interrupted = "yes, this is the sum so far"
 	}
-	marks := w.marks()
+	marks := w.marks(w.groups)
 	w.pairs(out,
 		pair{"outcome", outcome},
 		pair{"interrupted", cell{interrupted, weak}},

@@ -37,7 +37,7 @@ func toy() *simulator {
 			return p, err == nil && name == "calm"
 		},
 		scenarios: func() []string { return []string{"calm"} },
-		marks:     func() []string { return []string{"hand-off", "take-over"} },
+		marks:     func(bool) []string { return []string{"hand-off", "take-over"} },
 	}
 	s.sweep = s.oneByOne
 	return s
@@ -97,7 +97,10 @@ func TestSimMisunderstandings(t *testing.T) {
 		"run --hours x":                     `--hours is "x"; use a number, such as 0.5`,
 		"run --hours 0":                     "--hours is 0; use a positive number, such as 0.5",
 		"run --hours NaN":                   "--hours is NaN; use a positive number, such as 0.5",
-		"run --require-marks":               "--require-marks is of sweeps; give --hours, or leave it out",
+		"run --require-marks":               "--require-marks is of sweeps; give --hours or --seeds, or leave it out",
+		"run --seeds 0":                     "--seeds is 0; use 1 or more",
+		"run --seeds 3 --hours 1":           "--seeds excludes --hours; choose one",
+		"run --groups --scenario calm":      "--groups is of drawn plans; leave it or --scenario out",
 		"run --store etcd":                  `--store is "etcd"; use raft or fast`,
 		"run --duration 1ms":                "--duration is 1ms; use 1s to 24h0m0s",
 		"run --scenario stormy":             `--scenario "stormy" is unknown; use one of calm, or a file`,
@@ -182,6 +185,9 @@ func TestSimSweep(t *testing.T) {
 	}
 	if _, err := os.Stat(page); err != nil {
 		t.Error(err)
+	}
+	if r := writSim(t.Context(), toy(), "run", "--seeds", "1", "--groups"); r.code != 0 || !strings.Contains(r.stdout, "seeds        1 from 1 on\n") {
+		t.Errorf("got %+v", r)
 	}
 	if r := writSim(t.Context(), toy(), "run", "--scenario", "calm", "--hours", "0.1"); r.code != 0 || !strings.Contains(r.stdout, "seeds        3 from 1 on\n") || !strings.Contains(r.stdout, "not reached  take-over\n") {
 		t.Errorf("got %+v", r)

@@ -111,7 +111,8 @@ func TestExitCodes(t *testing.T) {
 		lease.ReasonHeld: 3, lease.ReasonStaleToken: 2, lease.ReasonNotHolder: 2, lease.ReasonReleased: 2, lease.ReasonExpired: 7,
 		lease.ReasonNotFound: 1, lease.ReasonInvalid: 1, lease.ReasonDenied: 4, lease.ReasonUnauthenticated: 4, lease.ReasonLimit: 5,
 		lease.ReasonNoQuorum: 5, lease.ReasonNotCoordinator: 5, lease.ReasonUnknownOutcome: 5, lease.ReasonRecovering: 5,
-		lease.ReasonResync: 1, lease.ReasonNotGuarded: 2, lease.ReasonConflict: 2, lease.ReasonFencing: 6, lease.ReasonInternal: 1,
+		lease.ReasonResync: 1, lease.ReasonNotGuarded: 2, lease.ReasonConflict: 2, lease.ReasonFencing: 6, lease.ReasonPending: 6,
+		lease.ReasonInternal: 1,
 	}
 	for _, reason := range lease.Reasons() {
 		t.Run(string(reason), func(t *testing.T) {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -115,15 +116,14 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	conn, err := net.Dial("tcp", c.configs[0].HTTP.Listen)
 	must(t, err)
 	defer func() { _ = conn.Close() }()
-	_, err = conn.Write([]byte("POST /v1/leases/a:acquire HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"))
+	_, err = conn.Write([]byte("POST /v1/leases/a:acquire HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n{"))
 	must(t, err)
-	eventually(t, func() string { // the request is under way
-		resp, err := http.Get("http://" + c.configs[0].HTTP.Listen + "/healthz")
-		if err != nil {
-			return err.Error()
-		}
-		return map[bool]string{false: "not healthy"}[resp.Body.Close() == nil]
-	})
+	// The handler is at work when it asks for the body.
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	must(t, err)
+	if line != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("answered with %q", line)
+	}
 	began := clock.System().Now()
 	p.signal(syscall.SIGTERM)
 	p.says("a second signal stops at once")

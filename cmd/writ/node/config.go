@@ -7,7 +7,9 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/writ-io/writ/cmd/tracing"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/quorum"
 	"github.com/writ-io/writ/quorum/etcd"
 )
 
@@ -57,11 +59,18 @@ type Config struct {
 
 	// PolicyFile says who may do what, and how long resources may be leased. It is needed unless insecure is set.
 	PolicyFile string `koanf:"policy_file"`
+	// Approvers names a file with the people who may approve promotions, and the rule for changing them. A quorum takes it in
+	// once, when it has no approvers yet: from then on the rule alone decides. Default: there are none.
+	Approvers string `koanf:"approvers"`
 
 	Lease   Lease   `koanf:"lease"`
+	Audit   Audit   `koanf:"audit"`
 	Limits  Limits  `koanf:"limits"`
 	Storage Storage `koanf:"storage"`
 	Log     Log     `koanf:"log"`
+
+	// Tracing sends traces of promotions. Default: it does not.
+	Tracing tracing.Config `koanf:"tracing"`
 }
 
 // Address is where something is served.
@@ -109,6 +118,13 @@ type Lease struct {
 	// GuardLease is for how long a guard may go on admitting writes after its last contact with the quorum, and so how long
 	// it takes to fence a guard that nobody can reach. The same on all nodes. 1s to 10m. Default 30s.
 	GuardLease time.Duration `koanf:"guard_lease"`
+}
+
+// Audit holds what is about the audit log.
+type Audit struct {
+	// SignEvery is how often the node signs the newest record that it has seen, if there are new ones. Until then nobody
+	// vouches for them, and they cannot be pruned. 1s to 1h. Default 1m.
+	SignEvery time.Duration `koanf:"sign_every"`
 }
 
 // Limits bound what callers may ask of this node.
@@ -166,6 +182,7 @@ func (c Config) withDefaults() Config {
 	c.Election = cmp.Or(c.Election, etcd.DefaultElection)
 	c.Lease.Retention = cmp.Or(c.Lease.Retention, defaultRetention)
 	c.Lease.GuardLease = cmp.Or(c.Lease.GuardLease, lease.DefaultGuardLease)
+	c.Audit.SignEvery = cmp.Or(c.Audit.SignEvery, quorum.DefaultSignHeads)
 	c.Storage.QuotaBytes = cmp.Or(c.Storage.QuotaBytes, etcd.DefaultQuotaBytes)
 	c.Storage.KeepRevisions = cmp.Or(c.Storage.KeepRevisions, defaultKeepRevisions)
 	c.Log.Level = cmp.Or(c.Log.Level, "info")

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +14,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/cmd/config"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/quorum"
+	"github.com/writ-io/writ/region"
 )
 
 // Bounds of fields.
@@ -39,7 +42,7 @@ const (
 // filled in, and looks at the files that are named but changes nothing.
 func (c Config) Validate() error {
 	return errors.Join(
-		c.checkNames(), c.checkAddresses(), c.checkMembers(), c.checkTLS(), c.checkTimes(), c.checkBounds(), c.checkPolicy(),
+		c.checkNames(), c.checkAddresses(), c.checkMembers(), c.checkTLS(), c.checkTimes(), c.checkBounds(), c.checkPolicy(), c.checkApprovers(), c.Tracing.Check(),
 	)
 }
 
@@ -180,23 +183,10 @@ func (c Config) checkTLS() error {
 		case f.path == "":
 			all = errors.Join(all, wrong(f.field, "is missing", "name a PEM file, or set insecure on a machine that nobody else reaches"))
 		default:
-			all = errors.Join(all, checkFile(f.field, f.path, f.secret))
+			all = errors.Join(all, config.CheckFile(f.field, f.path, f.secret))
 		}
 	}
 	return all
-}
-
-func checkFile(field, path string, secret bool) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return wrong(field, oneLine(err), "name a file that this process may read")
-	case !info.Mode().IsRegular():
-		return wrong(field, path+" is not a regular file", "name a file")
-	case secret && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return wrong(field, fmt.Sprintf("%s has mode %04o, which lets others in", path, info.Mode().Perm()), "chmod 600 "+path)
-	}
-	return nil
 }
 
 func (c Config) checkTimes() error {
@@ -220,6 +210,8 @@ func (c Config) checkTimes() error {
 		return wrong("lease.retention", fmt.Sprintf("is %v", c.Lease.Retention), fmt.Sprintf("use %v to %v", minRetention, maxRetention))
 	case c.Lease.GuardLease < lease.MinGuardLease || c.Lease.GuardLease > lease.MaxGuardLease:
 		return wrong("lease.guard_lease", fmt.Sprintf("is %v", c.Lease.GuardLease), fmt.Sprintf("use %v to %v", lease.MinGuardLease, lease.MaxGuardLease))
+	case c.Audit.SignEvery < quorum.MinSignHeads || c.Audit.SignEvery > quorum.MaxSignHeads:
+		return wrong("audit.sign_every", fmt.Sprintf("is %v", c.Audit.SignEvery), fmt.Sprintf("use %v to %v", quorum.MinSignHeads, quorum.MaxSignHeads))
 	}
 	return nil
 }
@@ -250,9 +242,32 @@ func (c Config) checkBounds() error {
 func (c Config) checkPolicy() error {
 	switch {
 	case c.PolicyFile != "":
-		return checkFile("policy_file", c.PolicyFile, false)
+		return config.CheckFile("policy_file", c.PolicyFile, false)
 	case !c.Insecure:
 		return wrong("policy_file", "is missing", "name a file that says who may do what: without one nobody may do anything")
 	}
 	return nil
+}
+
+func (c Config) checkApprovers() error {
+	if c.Approvers == "" {
+		return nil
+	}
+	return config.CheckFile("approvers", c.Approvers, false)
+}
+
+// readApprovers reads the set that a quorum without one begins with, nil if none is configured. An error names the line.
+func (c Config) readApprovers() (*writv1.ApproverSet, error) {
+	if c.Approvers == "" {
+		return nil, nil
+	}
+	file, err := os.ReadFile(c.Approvers)
+	if err != nil {
+		return nil, wrong("approvers", oneLine(err), "name a file that can be read")
+	}
+	set, err := region.ParseApprovers(file)
+	if err != nil {
+		return nil, fmt.Errorf("approvers: %s: %w", c.Approvers, err)
+	}
+	return set, nil
 }

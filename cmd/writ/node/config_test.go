@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/writ-io/writ/cmd/config"
 )
 
 // insecureYAML is the least that a node needs.
@@ -50,6 +52,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		Bootstrap: Bootstrap{Members: map[string]string{"eu": "http://127.0.0.1:7413", "us": "http://127.0.0.1:7423"}},
 		Heartbeat: 100 * time.Millisecond, Election: time.Second,
 		Lease:   Lease{Retention: 5 * time.Minute, GuardLease: 30 * time.Second},
+		Audit:   Audit{SignEvery: time.Minute},
 		Storage: Storage{2 << 30, 200_000},
 		Log:     Log{"info", "text"},
 	}
@@ -100,7 +103,7 @@ func TestWrongConfigurationsAreExplained(t *testing.T) {
 		{"text for a number", "storage: {quota_bytes: many}", "", "wrong type"},
 		{"list at the top", "- a", "", "is not a YAML mapping"},
 		{"two documents", "---\nname: x", "", "more than one YAML document"},
-		{"members without a URL", "", "WRIT_SERVER_BOOTSTRAP__MEMBERS=eu", "write name=URL,name=URL"},
+		{"members without a URL", "", "WRIT_SERVER_BOOTSTRAP__MEMBERS=eu", "write name=value,name=value"},
 
 		{"name", "name: 'a b'", "", `name: is "a b": use up to 64 letters`},
 		{"no region", "region: ''", "", "region: is missing: give it"},
@@ -131,6 +134,7 @@ func TestWrongConfigurationsAreExplained(t *testing.T) {
 		{"round trip above heartbeat", "{rtt: 150ms, election: 2s}", "", "heartbeat: 100ms is less than a round trip, rtt: 150ms: use at least 150ms"},
 		{"round trip against election", "{rtt: 90ms, election: 800ms}", "", "election: 800ms is less than 10 round trips, rtt: 90ms: use at least 900ms"},
 		{"negative round trip", "rtt: -1ms", "", "rtt: is -1ms"},
+		{"signed heads", "audit: {sign_every: 10ms}", "", "audit.sign_every: is 10ms: use 1s to 1h0m0s"},
 		{"guard lease", "lease: {guard_lease: 1h}", "", "lease.guard_lease: is 1h0m0s: use 1s to 10m0s"},
 		{"retention", "lease: {retention: 1s}", "", "lease.retention: is 1s: use 10s to 720h0m0s"},
 		{"rate", "limits: {rate_per_second: -2}", "", "limits.rate_per_second: is -2: use 0.001 or more"},
@@ -209,7 +213,7 @@ func TestExampleShowsEveryKey(t *testing.T) {
 	if !reflect.DeepEqual(c, defaults) {
 		t.Errorf("the example shows other defaults\ngot  %+v\nwant %+v", c, defaults)
 	}
-	for _, key := range sortedKeys() {
+	for _, key := range config.Keys[Config]() {
 		name := key[strings.LastIndex(key, ".")+1:]
 		if !regexp.MustCompile(`(?m)^ *` + name + `:`).MatchString(uncommented) {
 			t.Errorf("%s is not in the example", key)

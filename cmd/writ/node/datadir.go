@@ -10,15 +10,16 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/writ-io/writ/cmd/writ/remains"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/quorum"
 )
 
 // Names in a data directory.
 const (
-	lockFile    = "LOCK"
-	witnessFile = "witness.json"
-	storeDir    = "etcd"
+	lockFile    = remains.LockFile
+	witnessFile = remains.WitnessFile
+	storeDir    = remains.StoreDir
 	keysDir     = "keys"
 	// restoringDir is a store that is being built; replacedDir, with a number, one that a restore has taken away.
 	restoringDir = "etcd.restoring"

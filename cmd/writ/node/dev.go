@@ -212,10 +212,14 @@ In another terminal:
   writ-guard --config %s
   writ guard list
 
+Two people approve promotions here, and you can be both: their keys are
+  %s
+  %s
+
   curl %s%s://%s/v1/cluster/status
   grpcurl %s %s list
 
-The log is %s. Press Ctrl-C to stop`, shellQuote(env), devGuarded, shellQuote(guard), curl, scheme, q.configs[0].HTTP.Listen, grpcurl, q.configs[0].API.Listen, q.log.Name())
+The log is %s. Press Ctrl-C to stop`, shellQuote(env), devGuarded, shellQuote(guard), devKey(q.dir, devPeople[0]), devKey(q.dir, devPeople[1]), curl, scheme, q.configs[0].HTTP.Listen, grpcurl, q.configs[0].API.Listen, q.log.Name())
 	if dirIsTemporary(q.dir) {
 		b.WriteString(": everything goes with it")
 	}

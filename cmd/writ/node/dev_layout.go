@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/writ-io/writ/api/server/identity"
 	"github.com/writ-io/writ/lease"
@@ -26,6 +27,7 @@ const (
 	devPlanFile   = "dev.json"
 	devEnvFile    = "env"
 	devPolicyFile = "policy.yaml"
+	devApprovers  = "approvers" // the keys; with .yaml, the set
 	devGuardFile  = "guard.yaml"
 	devGuardDir   = "guard-floors"
 	devGuard      = "guard"
@@ -33,11 +35,14 @@ const (
 	devLogFile    = "log"
 )
 
+// devSignEvery is how often nodes for development sign what they have seen of the audit log: nobody wants to wait for it.
+const devSignEvery = time.Second
+
 // devPolicy lets users do everything.
 const devPolicy = `grants:
   - principals: ["` + devTrust + `user/*", "insecure"]
     prefix: ""
-    verbs: [acquire, read, force, guard, admin]
+    verbs: [acquire, read, force, guard, promote, group, agent, audit, admin]
 `
 
 // devPlan is what a development quorum consists of. It is kept in its directory: members cannot move to other ports.
@@ -54,7 +59,7 @@ func planDev(regions []string, basePort int, insecure bool) (devPlan, error) {
 		return p, wrong("--regions", fmt.Sprintf("names %d regions", len(regions)), fmt.Sprintf("name 1 to %d, normally 3, such as eu,us,ap", maxMembers))
 	}
 	for i, region := range regions {
-		if !isName(region) || slices.Contains([]string{"ca", "peer-ca", devEnvFile, devLogFile, devGuardFile, devGuardDir}, region) {
+		if !isName(region) || slices.Contains([]string{"ca", "peer-ca", devEnvFile, devLogFile, devGuardFile, devGuardDir, devApprovers}, region) {
 			return p, wrong("--regions", fmt.Sprintf("names %.80q", region), "use names such as eu,us,ap")
 		}
 		if _, ok := p.Ports[region]; ok {
@@ -133,7 +138,7 @@ func (p devPlan) save(dir string) error {
 	return os.WriteFile(filepath.Join(dir, devPlanFile), append(raw, '\n'), 0o600)
 }
 
-// layOut makes authorities, certificates and policy, and answers the configurations of the nodes. Certificates are made
+// layOut makes authorities, certificates, policy and approvers, and answers the configurations of the nodes. Certificates are made
 // anew each time: they are valid for a year.
 func (p devPlan) layOut(dir string) ([]Config, error) {
 	policy := filepath.Join(dir, devPolicyFile)
@@ -141,6 +146,10 @@ func (p devPlan) layOut(dir string) ([]Config, error) {
 		if err := os.WriteFile(policy, []byte(devPolicy), 0o600); err != nil {
 			return nil, err
 		}
+	}
+	approvers, err := layOutApprovers(dir)
+	if err != nil {
+		return nil, err
 	}
 	members, scheme := map[string]string{}, "https"
 	if p.Insecure {
@@ -153,9 +162,9 @@ func (p devPlan) layOut(dir string) ([]Config, error) {
 	for _, region := range p.Regions {
 		port := p.Ports[region]
 		c := Config{
-			Name: region, Region: region, Cluster: devCluster, DataDir: filepath.Join(dir, region), PolicyFile: policy, Insecure: p.Insecure,
+			Name: region, Region: region, Cluster: devCluster, DataDir: filepath.Join(dir, region), PolicyFile: policy, Approvers: approvers, Insecure: p.Insecure,
 			API: Address{Listen: devAddress(port)}, HTTP: Address{Listen: devAddress(port + 1)}, Peer: Address{Listen: devAddress(port + 2)},
-			Bootstrap: Bootstrap{Members: members},
+			Bootstrap: Bootstrap{Members: members}, Audit: Audit{SignEvery: devSignEvery},
 		}
 		if !p.Insecure {
 			if err := p.certify(dir, &c); err != nil {

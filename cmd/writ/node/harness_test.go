@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,11 +26,13 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/cmd/writ/cli"
 	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/quorum/quorumtest/freeport"
+	"github.com/writ-io/writ/quorum/quorumtest/pace"
 )
 
 const (
 	// patience bounds every wait for what must happen.
-	patience = time.Minute
+	patience = pace.Patience
 	// longestTTL is that of the policies of test clusters: a foreign start waits for it.
 	longestTTL = time.Second
 	// runCommand makes the test binary the writ command.
@@ -75,7 +75,7 @@ func newClusterTTL(t *testing.T, size int, ttl time.Duration) *testCluster {
 	}
 	members := map[string]string{}
 	for i := range size {
-		members[fmt.Sprintf("n%d", i+1)] = "http://" + freeAddress(t)
+		members[fmt.Sprintf("n%d", i+1)] = "http://" + freeport.Address(t)
 	}
 	for i := range size {
 		c.configs = append(c.configs, c.config(fmt.Sprintf("n%d", i+1), members))
@@ -93,24 +93,10 @@ func (c *testCluster) config(name string, members map[string]string) Config {
 	}
 	return Config{
 		Name: name, Region: "r-" + name, Cluster: "test", DataDir: filepath.Join(c.dir, name), Insecure: true, PolicyFile: policy,
-		API: Address{Listen: freeAddress(c.t)}, HTTP: Address{Listen: freeAddress(c.t)}, Peer: Address{Listen: hostPort(members[name])},
+		API: Address{Listen: freeport.Address(c.t)}, HTTP: Address{Listen: freeport.Address(c.t)}, Peer: Address{Listen: hostPort(members[name])},
 		Bootstrap: Bootstrap{Members: maps.Clone(members)},
-		Heartbeat: 20 * time.Millisecond, Election: 200 * time.Millisecond,
+		Heartbeat: pace.Heartbeat, Election: pace.Election,
 	}.withDefaults()
-}
-
-// freeAddress is a loopback address that nothing listens on, outside the range from which the kernel picks.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			_ = l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 func (c *testCluster) options(i int) Options {

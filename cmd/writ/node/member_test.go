@@ -61,6 +61,13 @@ func TestReplacedMemberKeepsItsWitness(t *testing.T) {
 	c.start(c.all()...)
 	c.ready()
 	first := c.acquire(0, "a")
+	// A witness that has not seen its member leaves it to the others to refuse the node.
+	eventually(t, func() string {
+		if c.witness(2).MemberID == 0 {
+			return "the witness has not seen its member"
+		}
+		return ""
+	})
 	c.stop(2)
 	before := c.witness(2)
 	must(t, os.RemoveAll(c.storePath(2)))

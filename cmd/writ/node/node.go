@@ -16,6 +16,7 @@ import (
 	"github.com/writ-io/writ/api/server/identity"
 	"github.com/writ-io/writ/api/server/policy"
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/cmd/tracing"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
@@ -49,9 +50,15 @@ type Node struct {
 	dir      *dataDir
 	identity *identity.Source // nil if insecure
 	policy   *policy.File     // nil if everything is allowed
-	member   *etcd.Member
-	service  *quorum.Service
-	server   *server.Server
+	// approvers is the set that a quorum without one begins with; nil: none.
+	approvers *writv1.ApproverSet
+	member    *etcd.Member
+	service   *quorum.Service
+	server    *server.Server
+	// tracer and promotions are nil if nothing is traced.
+	tracer     *tracing.Tracer
+	promotions *tracing.Promotions
+	endTracing func() // nil: nothing has begun
 
 	serving  sync.WaitGroup // the API and follow
 	stopOnce sync.Once
@@ -90,6 +97,10 @@ func Start(ctx context.Context, c Config, o Options) (node *Node, err error) {
 	if err := n.openFiles(); err != nil {
 		return nil, err
 	}
+	if err := n.openTracing(o.Version); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() error { n.closeTracing(ctx); return nil })
 	if n.dir, err = openDataDir(c.DataDir); err != nil {
 		return nil, err
 	}
@@ -112,6 +123,7 @@ func Start(ctx context.Context, c Config, o Options) (node *Node, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() error { n.service.Close(); return nil })
+	n.startPromotions()
 	if err := n.startServer(o.Version); err != nil {
 		return nil, err
 	}
@@ -122,7 +134,7 @@ func Start(ctx context.Context, c Config, o Options) (node *Node, err error) {
 	return n, nil
 }
 
-// openFiles reads certificates and policy.
+// openFiles reads certificates, policy and approvers.
 func (n *Node) openFiles() (err error) {
 	c := n.config
 	if !c.Insecure {
@@ -145,7 +157,8 @@ func (n *Node) openFiles() (err error) {
 		}
 		n.judge(n.policy.Policy())
 	}
-	return nil
+	n.approvers, err = c.readApprovers()
+	return err
 }
 
 // judge warns of what a policy allows and the timing of the quorum does not favour.
@@ -298,6 +311,9 @@ func (n *Node) startService(w quorum.Witness, version string) error {
 		APIAddress: c.API.Advertise, HTTPAddress: c.HTTP.Advertise, PeerURL: c.Bootstrap.Members[c.Name],
 		Principal: principal, Version: version, Election: c.Election, Policy: resources, Retention: c.Lease.Retention,
 		GuardLease:       c.Lease.GuardLease,
+		SignHeads:        c.Audit.SignEvery,
+		Approvers:        n.approvers,
+		Regions:          n.tellPromotions(),
 		PreferredRegions: c.PreferredRegions, QuotaBytes: c.Storage.QuotaBytes, KeepRevisions: c.Storage.KeepRevisions,
 		Witness:     w.Record(),
 		SaveWitness: func(r *writv1.WitnessRecord) error { return n.dir.saveWitness(quorum.WitnessFromRecord(r)) },
@@ -319,6 +335,7 @@ func (n *Node) startServer(version string) (err error) {
 			MaxConcurrent: c.Limits.MaxConcurrent, MaxRequestBytes: c.Limits.MaxRequestBytes,
 		},
 		Forward: server.Forward{Patience: max(2*time.Second, 3*c.Election), Timeout: max(5*time.Second, 4*c.Election)},
+		Tracing: followCalls(n.tracer),
 		Logger:  n.logger.Named("api"), Version: version,
 	})
 	return err

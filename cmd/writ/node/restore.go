@@ -18,6 +18,7 @@ import (
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/quorum"
 	"github.com/writ-io/writ/quorum/etcd"
+	"github.com/writ-io/writ/region/approval/breakglass"
 )
 
 // Restore says how to rebuild a node's store from a backup, while the node is stopped. The same backup goes to every
@@ -32,7 +33,10 @@ type Restore struct {
 	MinEpoch fence.Epoch
 	// RemoveOld removes the store that was there, when the new one is in its place. Otherwise it is kept aside.
 	RemoveOld bool
-	Logger    hclog.Logger
+	// Certificate is a certificate of break-glass that guards were opened by: the quorum starts above the epochs that it speaks
+	// of, as if MinEpoch were the highest of them.
+	Certificate string
+	Logger      hclog.Logger
 }
 
 // Restored is what a restore has done.
@@ -56,6 +60,9 @@ type Restored struct {
 func (r Restore) Run(c Config) (out Restored, err error) {
 	if (r.Snapshot == "") == (r.FromData == "") {
 		return out, errors.New("restore: give either --snapshot FILE or --from-data DIR")
+	}
+	if err := r.readCertificate(c); err != nil {
+		return out, err
 	}
 	dir, err := openDataDir(c.DataDir)
 	if err != nil {
@@ -106,6 +113,26 @@ func (r Restore) Run(c Config) (out Restored, err error) {
 		out.Old = ""
 	}
 	return out, nil
+}
+
+// readCertificate raises MinEpoch to what a certificate speaks of.
+func (r *Restore) readCertificate(c Config) error {
+	if r.Certificate == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(r.Certificate)
+	if err != nil {
+		return fmt.Errorf("restore: --certificate: %w", err)
+	}
+	_, certificate, err := breakglass.ParseFile(raw)
+	if err != nil {
+		return fmt.Errorf("restore: --certificate %s: %w", r.Certificate, err)
+	}
+	if certificate.Cluster != c.Cluster {
+		return fmt.Errorf("restore: --certificate %s is for the cluster %q, and this node is of %q: give that of this cluster", r.Certificate, certificate.Cluster, c.Cluster)
+	}
+	r.MinEpoch = max(r.MinEpoch, fence.Epoch(certificate.Highest()))
+	return nil
 }
 
 // witness is what this node remembers, or what the operator answers for.
@@ -224,6 +251,9 @@ is granted until the longest lease that may have been granted before has run out
 If only some nodes are left, reduce bootstrap.members to them on each, and restore from one survivor's own data:
 --from-data with its data_dir (copied to the other survivors). The rest join afterwards: writ quorum member add.
 
+If guards were opened by a certificate of break-glass meanwhile, give it with --certificate. A guard that was moved to a newer
+epoch by one that is not given raises the epoch when it enrols.
+
 Restoring the same backup again is possible at any time; the epoch rises each time.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -245,6 +275,7 @@ Restoring the same backup again is possible at any time; the epoch rises each ti
 	cmd.Flags().StringVar(&r.Snapshot, "snapshot", "", "restore from this `file`, written by writ quorum snapshot")
 	cmd.Flags().StringVar(&r.FromData, "from-data", "", "restore from the data `directory` of a stopped node")
 	cmd.Flags().Uint16Var(&minEpoch, "min-epoch", 0, minEpochUsage)
+	cmd.Flags().StringVar(&r.Certificate, "certificate", "", "a certificate of break-glass that guards were opened by, `file`: tokens go on above its epochs")
 	cmd.Flags().BoolVar(&keepOld, "keep-old", true, "keep the store that was there, as "+replacedDir+"N in the data directory")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum"
@@ -66,13 +67,43 @@ func (n *Node) stop(ctx context.Context) error {
 		n.logger.Warn("requests were cut off", "error", err)
 	}
 	n.serving.Wait()
-	n.service.Close()
+	n.closeTracing(ctx)
+	n.closeService(ctx)
 	err := n.member.Close()
 	if err == nil {
 		err = n.rememberPosition()
 	}
 	n.logger.Info("node has stopped")
 	return errors.Join(cmp.Or(n.Err(), err), n.dir.close())
+}
+
+// failedPatience is how long a service is waited for whose store has failed.
+const failedPatience = 2 * time.Second
+
+// closeService ends the service. Where etcd would have exited, the goroutine that met a failure stands still with the locks that
+// it holds, and who asks the store for something then may wait for it for ever: that is left to the end of the process.
+func (n *Node) closeService(ctx context.Context) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		n.service.Close()
+	}()
+	select {
+	case <-closed:
+		return
+	case <-n.member.Done():
+	}
+	if failed := (*etcd.FailedError)(nil); !errors.As(n.member.Err(), &failed) {
+		<-closed
+		return
+	}
+	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), failedPatience)
+	defer cancel()
+	select {
+	case <-closed:
+	case <-waiting.Done():
+		n.logger.Warn("the store has failed, and what still waits for it is left behind")
+	}
 }
 
 func (n *Node) beginStop() {

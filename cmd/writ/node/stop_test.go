@@ -1,10 +1,20 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/quorum/etcd"
 )
 
 // A rolling restart must not cost elections.
@@ -44,5 +54,45 @@ func TestStopHandsTheCoordinatorOver(t *testing.T) {
 		if took := clock.System().Now().Sub(began); took > 3*election {
 			t.Errorf("the last stop took %v", took)
 		}
+	}
+}
+
+// A node whose database cannot be written to any more stops, though some of its goroutines wait for the database for ever.
+func TestStopOfAFailedStore(t *testing.T) {
+	dir := mount(t, "160m")
+	c := newCluster(t, 1)
+	c.configs[0].DataDir = filepath.Join(dir, "data")
+	c.start(0)
+	c.ready()
+	fill(t, dir)
+	n := c.nodes[0]
+	for i, failed := 0, false; !failed; i++ {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, _ = c.leases(0).Acquire(ctx, &writv1.AcquireRequest{ // until the database needs space
+			Resource: fmt.Sprint("r", i), Ttl: durationpb.New(time.Second), RequestId: "a", Instance: "i",
+		})
+		cancel()
+		select {
+		case <-n.Done():
+			failed = true
+		default:
+		}
+	}
+	eventually(t, func() string {
+		var all strings.Builder
+		must(t, pprof.Lookup("goroutine").WriteTo(&all, 2))
+		if !strings.Contains(all.String(), "(*Member).revision") {
+			return "nobody waits for the database"
+		}
+		return ""
+	})
+	began := clock.System().Now()
+	failed := (*etcd.FailedError)(nil)
+	if err := n.Stop(t.Context()); !errors.As(err, &failed) {
+		t.Errorf("stopped with %v", err)
+	}
+	c.nodes[0] = nil
+	if took := clock.System().Now().Sub(began); took > drainTimeout+2*failedPatience {
+		t.Errorf("the stop took %v", took)
 	}
 }

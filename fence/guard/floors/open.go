@@ -37,7 +37,7 @@ func Open(path string, wait time.Duration) (*Store, gate.State, error) {
 	}
 	s := &Store{path: path, db: db, header: found.header, keys: found.keys, version: found.header.version, commit: commit}
 	state := found.header.state()
-	state.Floors = found.floors
+	state.Floors, state.Quorum, state.Openings = found.floors, found.quorum, found.openings
 	if !state.Clean {
 		return s, state, nil
 	}
@@ -166,6 +166,9 @@ type contents struct {
 	header header
 	keys   Keys
 	floors []gate.Floor
+
+	quorum   gate.Quorum
+	openings []gate.Opening
 }
 
 // load reads everything and checks that it fits together.
@@ -182,6 +185,12 @@ func load(db *bbolt.DB) (c contents, err error) {
 			return err
 		}
 		if c.keys, err = decodeKeys(state.Get(keysKey)); err != nil {
+			return err
+		}
+		if err = decodeJSON(state.Get(quorumKey), "quorum", &c.quorum); err != nil {
+			return err
+		}
+		if err = decodeJSON(state.Get(openingsKey), "openings", &c.openings); err != nil {
 			return err
 		}
 		var count, digest uint64

@@ -3,6 +3,7 @@ package floors
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"hash/fnv"
@@ -15,12 +16,15 @@ import (
 //
 //	state   "state" → format, name, version, base, witnessed, clean, number and digest of the floors, checksum
 //	        "keys"  → checksum, length of the issuer, issuer, JSON Web Key Set
+//	        "quorum", "openings" → checksum, JSON: the quorum enrolled with last, and what certificates of break-glass did
 //	floors  resource → token, drained; the digest covers them
 var (
 	stateBucket  = []byte("writ-guard-state")
 	floorsBucket = []byte("writ-guard-floors")
 	stateKey     = []byte("state")
 	keysKey      = []byte("keys")
+	quorumKey    = []byte("quorum")
+	openingsKey  = []byte("openings")
 )
 
 const (
@@ -143,6 +147,29 @@ func decodeKeys(b []byte) (Keys, error) {
 	}
 	issuer := 6 + int(binary.BigEndian.Uint16(b[4:]))
 	return Keys{Issuer: string(b[6:issuer]), JWKS: string(b[issuer:])}, nil
+}
+
+// encodeJSON writes what is small and rarely changes.
+func encodeJSON(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, crc32.Checksum(text, castagnoli)), text...), nil
+}
+
+// decodeJSON reads it; absent: what is there stays.
+func decodeJSON(b []byte, what string, into any) error {
+	switch {
+	case b == nil:
+		return nil
+	case len(b) < 4 || binary.BigEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli):
+		return fmt.Errorf("%w: the checksum of its %s does not match", ErrDamaged, what)
+	}
+	if err := json.Unmarshal(b[4:], into); err != nil {
+		return fmt.Errorf("%w: its %s cannot be read: %w", ErrDamaged, what, err)
+	}
+	return nil
 }
 
 func flag(b bool) byte {

@@ -55,6 +55,9 @@ func (s *Store) Write(batches ...gate.Batch) error {
 			if err := apply(floors, h, b); err != nil {
 				return err
 			}
+			if err := putGlass(tx.Bucket(stateBucket), b); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -85,6 +88,26 @@ func apply(floors *bbolt.Bucket, h *header, b gate.Batch) error {
 		if err := put(floors, h, f); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// putGlass stores what concerns break-glass.
+func putGlass(state *bbolt.Bucket, b gate.Batch) error {
+	put := func(key []byte, v any) error {
+		text, err := encodeJSON(v)
+		if err != nil {
+			return err
+		}
+		return state.Put(key, text)
+	}
+	if b.Quorum != nil {
+		if err := put(quorumKey, b.Quorum); err != nil {
+			return err
+		}
+	}
+	if b.PutOpenings {
+		return put(openingsKey, b.Openings)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds what a test waits for; nothing that goes well takes that long.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // gatekeeper is an admitter that compares tokens with floors, as a guard does, and keeps nothing.
 type gatekeeper struct {

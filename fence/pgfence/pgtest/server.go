@@ -10,10 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +20,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/writ-io/writ/fence/pgfence/pgtest/postgres"
 )
 
 // startTimeout bounds how long the server may take to start on a busy machine.
@@ -52,9 +51,6 @@ var server struct {
 	databases atomic.Int64
 }
 
-// errMissing means that there is no PostgreSQL here.
-var errMissing = errors.New("no PostgreSQL 15 or newer: install Debian's package postgresql")
-
 // Main runs the tests and stops the server. Call it from TestMain with os.Exit.
 func Main(m *testing.M) int {
 	code := m.Run()
@@ -69,7 +65,7 @@ func Main(m *testing.M) int {
 func DSN(t testing.TB) string {
 	t.Helper()
 	server.Do(func() { server.err = start() })
-	if errors.Is(server.err, errMissing) && os.Getenv("WRIT_CI") != "1" {
+	if errors.Is(server.err, postgres.ErrMissing) && os.Getenv("WRIT_CI") != "1" {
 		t.Skip(server.err)
 	}
 	if server.err != nil {
@@ -127,13 +123,13 @@ func dsn(database string) string {
 }
 
 func start() (err error) {
-	if server.bin, err = find(); err != nil {
+	if server.bin, err = postgres.Find(); err != nil {
 		return err
 	}
 	if server.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
 		return err
 	}
-	if server.user, err = unprivileged(); err != nil {
+	if server.user, err = postgres.User(); err != nil {
 		return err
 	}
 	if server.user != nil {
@@ -216,59 +212,4 @@ func command(name string, args ...string) *exec.Cmd {
 	// A group of its own keeps a Ctrl-C at the terminal from reaching the server before the tests have ended.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: server.user, Setpgid: true}
 	return cmd
-}
-
-// find returns the directory of the newest suitable programs.
-func find() (string, error) {
-	var candidates []string
-	if path, err := exec.LookPath("postgres"); err == nil {
-		// Its companions stand beside the program itself.
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return "", err
-		}
-		candidates = append(candidates, filepath.Dir(path))
-	}
-	packaged, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if err != nil {
-		return "", err
-	}
-	version := func(dir string) int {
-		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
-		return n
-	}
-	slices.SortFunc(packaged, func(a, b string) int { return version(b) - version(a) })
-	for _, dir := range append(append(candidates, packaged...), "/usr/local/pgsql/bin") {
-		out, err := exec.Command(filepath.Join(dir, "postgres"), "--version").Output()
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(out)) // postgres (PostgreSQL) 15.18 (Debian …)
-		major, _, _ := strings.Cut(fields[min(2, len(fields)-1)], ".")
-		if n, err := strconv.Atoi(major); err == nil && n >= 15 {
-			return dir, nil
-		}
-	}
-	return "", errMissing
-}
-
-// unprivileged returns whom root runs the server as, and nil for anybody else.
-func unprivileged() (*syscall.Credential, error) {
-	if os.Geteuid() != 0 {
-		return nil, nil
-	}
-	var failed error
-	for _, name := range []string{"postgres", "nobody"} {
-		u, err := user.Lookup(name)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		uid, errUID := strconv.ParseUint(u.Uid, 10, 32)
-		gid, errGID := strconv.ParseUint(u.Gid, 10, 32)
-		if err := errors.Join(errUID, errGID); err != nil {
-			return nil, err
-		}
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: false}, nil
-	}
-	return nil, failed
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/writ-io/writ/fence/guard/external"
 	"github.com/writ-io/writ/fence/guard/external/authrequest"
 	"github.com/writ-io/writ/fence/guard/external/externaltest"
+	"github.com/writ-io/writ/quorum/quorumtest/freeport"
 )
 
 const resource = "orders"
@@ -69,7 +70,7 @@ func startFront(t *testing.T) *front {
 	t.Helper()
 	program := findNginx(t)
 	dir := t.TempDir()
-	f := &front{gate: externaltest.New(t, resource), storage: newStorage(t), address: freeAddress(t)}
+	f := &front{gate: externaltest.New(t, resource), storage: newStorage(t), address: freeport.Address(t)}
 	judge, err := external.NewJudge(external.Config{
 		Admitter: f.gate, Routes: externaltest.Routes(t, resource),
 		Stamper: externaltest.Stamper{},
@@ -133,7 +134,7 @@ func startNginx(t *testing.T, program, dir, config, address string) {
 			t.Logf("nginx ended with %v and said:\n%s", err, log.Bytes())
 		}
 	})
-	for deadline := time.After(10 * time.Second); ; {
+	for deadline := time.After(time.Minute); ; {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
@@ -162,16 +163,6 @@ func findNginx(t *testing.T) string {
 	}
 	t.Skip("nginx is not installed")
 	return ""
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // shortDir is a directory whose name leaves room for that of a socket.

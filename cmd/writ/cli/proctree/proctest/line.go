@@ -12,7 +12,7 @@ import (
 )
 
 // Patience is how long a test waits for what must happen. It bounds hangs and decides nothing else.
-const Patience = 60 * time.Second
+const Patience = 3 * time.Minute
 
 // Line is a named pipe that a tree of processes holds open for as long as any of them lives.
 type Line struct {

@@ -1,0 +1,2 @@
+// Package tracingtest is an OpenTelemetry collector within a test's process.
+package tracingtest
