@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -19,6 +20,11 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/jepsen/appends"
+	"github.com/writ-io/writ/jepsen/appends/store"
+	"github.com/writ-io/writ/jepsen/appends/writer"
+	"github.com/writ-io/writ/jepsen/lab"
+	"github.com/writ-io/writ/jepsen/verdict"
+	"github.com/writ-io/writ/jepsen/wait"
 )
 
 // lateness is how long a write is waited for that must not arrive.
@@ -28,18 +34,16 @@ const lateness = 15 * time.Second
 // others have been granted the resource and have written, and what was left of the write must not arrive. S2, S3.
 func TestKilledGuardLeavesNothing(t *testing.T) {
 	seed := uint64(setting(t, "WRIT_JEPSEN_SEED", time.Now().UnixNano()))
-	l := startLab(t, seed, labConfig{writers: 2})
-	log := newPlagueLog()
+	l := startLab(t, seed, lab.Config{Writers: 2})
+	f, began := l.field(), time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := l.plague(seed, 2, nil, log).strand(ctx, killed); err != nil {
-		t.Fatal(err)
-	}
-	for until := time.Now().Add(lateness); time.Now().Before(until) && l.book.judge() == nil; {
-		wait(ctx, 100*time.Millisecond)
+	strike(ctx, t, f, "strand-kill", rand.New(rand.NewPCG(seed, 2)))
+	for until := time.Now().Add(lateness); time.Now().Before(until) && l.Book.Judge() == nil; {
+		wait.For(ctx, 100*time.Millisecond)
 	}
 	l.calm(t)
-	if got := l.verdict(t, log, time.Since(log.start)); got != valid {
+	if got := l.verdict(t, f, time.Since(began)); got != verdict.Valid {
 		t.Errorf("the run is %s", got)
 	}
 }
@@ -53,49 +57,49 @@ type holding struct {
 }
 
 // acquire waits for a grant, and notes it like one of a writer's.
-func (l *lab) acquire(ctx context.Context, t *testing.T, instance string) holding {
+func (l *theLab) acquire(ctx context.Context, t *testing.T, instance string) holding {
 	t.Helper()
 	client := writv1.NewLeaseServiceClient(l.conn(t, 0))
 	for {
 		response, err := client.Acquire(ctx, &writv1.AcquireRequest{
-			Resource: guardedResource, Ttl: durationpb.New(writerTTL), RequestId: instance, Instance: instance, WantWrit: true,
+			Resource: store.Resource, Ttl: durationpb.New(lab.WriterTTL), RequestId: instance, Instance: instance, WantWrit: true,
 		})
 		if g := response.GetGrant(); g != nil {
 			h := holding{fence.Token(g.GetToken()), g.GetWrit(), instance, make(map[string]string)}
-			got, err := client.Get(ctx, &writv1.GetRequest{Resource: guardedResource})
+			got, err := client.Get(ctx, &writv1.GetRequest{Resource: store.Resource})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, p := range got.GetLease().GetProofs() {
 				h.proofs[p.GetGuard()] = p.GetHow()
 			}
-			l.book.note(said{Kind: saidGranted, Writer: instance, Token: h.token, Proofs: h.proofs})
+			l.Book.Note(writer.Said{Kind: writer.Granted, Writer: instance, Token: h.token, Proofs: h.proofs})
 			return h
 		}
-		if !wait(ctx, 100*time.Millisecond) {
+		if !wait.For(ctx, 100*time.Millisecond) {
 			t.Fatalf("no grant: %v", err)
 		}
 	}
 }
 
 // request is a write of the test's own, and what it is called.
-func (l *lab) request(t *testing.T, h holding, page appends.Page, guard int) (element string, request []byte) {
+func (l *theLab) request(t *testing.T, h holding, page appends.Page, guard int) (element string, request []byte) {
 	t.Helper()
 	element = h.instance + "-1"
-	body, err := json.Marshal(storeBody{Page: page.Append(element), Token: h.token})
+	body, err := json.Marshal(store.Body{Page: page.Append(element), Token: h.token})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.book.note(said{Kind: saidPut, Writer: h.instance, Token: h.token, Element: element, Front: guard})
+	l.Book.Note(writer.Said{Kind: writer.Put, Writer: h.instance, Token: h.token, Element: element, Front: guard})
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "PUT %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s",
-		storePath, strings.TrimPrefix(l.front(guard), "http://"), fence.HeaderWrit, h.writ, len(body), body)
+		store.Path, strings.TrimPrefix(l.Front(guard), "http://"), fence.HeaderWrit, h.writ, len(body), body)
 	return element, b.Bytes()
 }
 
-func (l *lab) dialFront(ctx context.Context, t *testing.T, guard int) net.Conn {
+func (l *theLab) dialFront(ctx context.Context, t *testing.T, guard int) net.Conn {
 	t.Helper()
-	conn, err := l.net.Dial(observerParty)(ctx, strings.TrimPrefix(l.front(guard), "http://"))
+	conn, err := l.Net.Dial(lab.Observer)(ctx, strings.TrimPrefix(l.Front(guard), "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,10 +108,10 @@ func (l *lab) dialFront(ctx context.Context, t *testing.T, guard int) net.Conn {
 }
 
 // list reads the list through a guard.
-func (l *lab) list(ctx context.Context, t *testing.T, guard int) (page appends.Page) {
+func (l *theLab) list(ctx context.Context, t *testing.T, guard int) (page appends.Page) {
 	t.Helper()
 	conn := l.dialFront(ctx, t, guard)
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n", storePath)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n", store.Path)
 	answer, err := io.ReadAll(conn)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +124,7 @@ func (l *lab) list(ctx context.Context, t *testing.T, guard int) (page appends.P
 }
 
 // conclude reads the answer to a write and notes what came of it.
-func (l *lab) conclude(t *testing.T, h holding, element string, conn net.Conn) appends.Outcome {
+func (l *theLab) conclude(t *testing.T, h holding, element string, conn net.Conn) appends.Outcome {
 	t.Helper()
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
@@ -135,17 +139,17 @@ func (l *lab) conclude(t *testing.T, h holding, element string, conn net.Conn) a
 		outcome = appends.Refused
 	}
 	t.Logf("%s under %v: %s (%v, %v)", element, h.token, outcome, line, err)
-	l.book.note(said{Kind: saidDone, Writer: h.instance, Token: h.token, Element: element, Outcome: outcome, Detail: line})
+	l.Book.Note(writer.Said{Kind: writer.Done, Writer: h.instance, Token: h.token, Element: element, Outcome: outcome, Detail: line})
 	return outcome
 }
 
 // pausedGuard has a guard admit a write and pass half of it on, pauses it until the quorum has given it up and another one
 // has written, and lets it go on with the rest in its hands.
-func (l *lab) pausedGuard(ctx context.Context, t *testing.T, round int) {
+func (l *theLab) pausedGuard(ctx context.Context, t *testing.T, round int) {
 	t.Helper()
 	old := l.acquire(ctx, t, fmt.Sprintf("old%d", round))
 	element, request := l.request(t, old, l.list(ctx, t, 0), 0)
-	begun, stop := l.book.listen(func(s said) bool { return s.Kind == saidBegun && s.Token == old.token })
+	begun, stop := l.Book.Listen(func(s writer.Said) bool { return s.Kind == writer.Begun && s.Token == old.token })
 	defer stop()
 	conn := l.dialFront(ctx, t, 0)
 	half := len(request) - 10
@@ -157,14 +161,14 @@ func (l *lab) pausedGuard(ctx context.Context, t *testing.T, round int) {
 	case <-ctx.Done():
 		t.Fatal("the beginning of a write did not reach the store")
 	}
-	if err := l.guards[0].Pause(); err != nil {
+	if err := l.Guards[0].Pause(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Write(request[half:]); err != nil {
 		t.Fatal(err)
 	}
 	successor := l.acquire(ctx, t, fmt.Sprintf("new%d", round))
-	if how := successor.proofs[guardParty(0)]; how != "lapsed" {
+	if how := successor.proofs[lab.Guard(0)]; how != "lapsed" {
 		t.Errorf("the paused guard is %q", how)
 	}
 	later, request := l.request(t, successor, l.list(ctx, t, 1), 1)
@@ -175,20 +179,22 @@ func (l *lab) pausedGuard(ctx context.Context, t *testing.T, round int) {
 	if got := l.conclude(t, successor, later, other); got != appends.Acked {
 		t.Fatalf("the successor's write is %v", got)
 	}
-	span, err := l.guards[0].Resume()
+	span, err := l.Guards[0].Resume()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("paused for %v; W is %v", span.Round(time.Millisecond), slack)
+	t.Logf("paused for %v; W is %v", span.Round(time.Millisecond), lab.Slack)
 	l.conclude(t, old, element, conn)
-	l.awaitGuards(ctx, t)
+	if err := l.AwaitGuards(ctx); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestPausedGuard pauses a guard for longer than W in the middle of a write. The form that drains does not survive that,
 // which is its limit; a storage that compares tokens itself does, such as PostgreSQL with a fence.
 func TestPausedGuard(t *testing.T) {
 	const rounds = 5
-	run := func(t *testing.T, config labConfig, until func(*lab) bool) *lab {
+	run := func(t *testing.T, config lab.Config, until func(*theLab) bool) *theLab {
 		l := startLab(t, 1, config)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 		defer cancel()
@@ -199,22 +205,22 @@ func TestPausedGuard(t *testing.T) {
 		return l
 	}
 	t.Run("before a store that compares nothing", func(t *testing.T) {
-		l := run(t, labConfig{}, func(l *lab) bool { return l.book.judge() != nil })
-		found := l.book.judge()
+		l := run(t, lab.Config{}, func(l *theLab) bool { return l.Book.Judge() != nil })
+		found := l.Book.Judge()
 		if found == nil {
 			t.Skipf("the guard noticed in time, %d times: that is luck", rounds)
 		}
 		t.Logf("the limit: %v", found)
 	})
-	atomic := func(t *testing.T, config labConfig) {
-		l := run(t, config, func(l *lab) bool { return l.book.tally().stale > 0 })
-		if found := l.book.judge(); found != nil {
+	atomic := func(t *testing.T, config lab.Config) {
+		l := run(t, config, func(l *theLab) bool { return l.Book.Tally().Stale > 0 })
+		if found := l.Book.Judge(); found != nil {
 			t.Errorf("a stale write came through: %v", found)
 		}
-		if l.book.tally().stale == 0 {
+		if l.Book.Tally().Stale == 0 {
 			t.Skipf("the guard noticed in time, %d times, so that the store had nothing to refuse: that is luck", rounds)
 		}
 	}
-	t.Run("before a store that compares tokens", func(t *testing.T) { atomic(t, labConfig{atomic: true}) })
-	t.Run("before PostgreSQL", func(t *testing.T) { atomic(t, labConfig{postgres: preparePostgres(t)}) })
+	t.Run("before a store that compares tokens", func(t *testing.T) { atomic(t, lab.Config{Atomic: true}) })
+	t.Run("before PostgreSQL", func(t *testing.T) { atomic(t, lab.Config{Postgres: preparePostgres(t)}) })
 }

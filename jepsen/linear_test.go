@@ -12,8 +12,11 @@ import (
 	"testing"
 	"time"
 
+	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/jepsen/cluster"
+	"github.com/writ-io/writ/jepsen/crowd"
 	"github.com/writ-io/writ/jepsen/history"
+	"github.com/writ-io/writ/jepsen/wait"
 )
 
 // judgement bounds the judgement of one resource.
@@ -27,11 +30,12 @@ func TestLeasesAreLinearizable(t *testing.T) {
 	clients := int(setting(t, "WRIT_JEPSEN_CLIENTS", 6))
 	c := startCluster(t, false)
 	resources := []string{"jepsen/a", "jepsen/b", "jepsen/c"}
-	crowd := newCrowd(t, c, seed, clients, resources)
-	evil := &nemesis{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0)), start: crowd[0].start}
+	start := time.Now()
+	clientele := newCrowd(t, c, seed, clients, resources, start)
+	evil := &spoiler{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0)), start: start}
 	t.Cleanup(func() {
 		// Slower than it should be, which is no failure, but worth a look at what took so long.
-		if t.Failed() || time.Since(crowd[0].start) > 2*span {
+		if t.Failed() || time.Since(start) > 2*span {
 			t.Logf("faults, in ms:\n%s", strings.Join(evil.journal, "\n"))
 			t.Logf("run it again with WRIT_JEPSEN_SEED=%d WRIT_JEPSEN_SECONDS=%d WRIT_JEPSEN_CLIENTS=%d", seed, span/time.Second, clients)
 		}
@@ -39,8 +43,8 @@ func TestLeasesAreLinearizable(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), span)
 	defer cancel()
 	var running sync.WaitGroup
-	for _, client := range crowd {
-		running.Go(func() { client.run(ctx) })
+	for _, client := range clientele {
+		running.Go(func() { client.Run(ctx) })
 	}
 	err := evil.run(ctx)
 	running.Wait()
@@ -51,14 +55,14 @@ func TestLeasesAreLinearizable(t *testing.T) {
 	healed := time.Now()
 	settle(t, c)
 	recovery := time.Since(healed)
-	for _, client := range crowd {
+	for _, client := range clientele {
 		for _, name := range resources {
-			client.get(t.Context(), name)
+			client.Get(t.Context(), name)
 		}
 	}
 	var ops []history.Op
-	for _, client := range crowd {
-		ops = append(ops, client.ops...)
+	for _, client := range clientele {
+		ops = append(ops, client.Ops()...)
 	}
 	began := time.Now()
 	if err := history.Check(ops, judgement); err != nil {
@@ -67,6 +71,23 @@ func TestLeasesAreLinearizable(t *testing.T) {
 	t.Logf("seed %d: %d calls by %d clients in %v, all nodes ready %v later, judged in %v; faults: %s", seed, len(ops), clients, span,
 		recovery.Round(time.Millisecond), time.Since(began).Round(time.Millisecond), evil)
 	checkTally(t, ops)
+}
+
+func newCrowd(t *testing.T, c *cluster.Cluster, seed int64, size int, resources []string, start time.Time) []*crowd.Client {
+	all := make([]*crowd.Client, size)
+	for id := range all {
+		config := crowd.Config{ID: id, Seed: uint64(seed), Names: cluster.Regions[:], Resources: resources, Start: start}
+		for i := range cluster.Size {
+			conn, err := c.Dial(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			config.Nodes = append(config.Nodes, writv1.NewLeaseServiceClient(conn))
+		}
+		all[id] = crowd.New(config)
+	}
+	return all
 }
 
 // checkTally shows what the calls came to, and fails if too little happened to mean anything.
@@ -89,8 +110,8 @@ func checkTally(t *testing.T, ops []history.Op) {
 	}
 }
 
-// nemesis does harm.
-type nemesis struct {
+// spoiler does harm.
+type spoiler struct {
 	cluster *cluster.Cluster
 	rng     *rand.Rand
 	kills   int
@@ -101,7 +122,7 @@ type nemesis struct {
 }
 
 // note writes down what is done.
-func (n *nemesis) note(what string, nodes []int) {
+func (n *spoiler) note(what string, nodes []int) {
 	names := make([]string, len(nodes))
 	for k, i := range nodes {
 		names[k] = cluster.Regions[i]
@@ -109,13 +130,13 @@ func (n *nemesis) note(what string, nodes []int) {
 	n.journal = append(n.journal, fmt.Sprintf("%9.3f %s %s", float64(time.Since(n.start))/float64(time.Millisecond), what, strings.Join(names, " ")))
 }
 
-func (n *nemesis) String() string {
+func (n *spoiler) String() string {
 	return fmt.Sprintf("%d kills, %d pauses, %d crashes of all", n.kills, n.pauses, n.crashes)
 }
 
 // run does harm until ctx ends. A fault that has begun is healed first.
-func (n *nemesis) run(ctx context.Context) error {
-	for wait(ctx, n.between(300, 1500)) {
+func (n *spoiler) run(ctx context.Context) error {
+	for wait.For(ctx, n.between(300, 1500)) {
 		if err := n.fault(ctx); err != nil {
 			return err
 		}
@@ -123,12 +144,12 @@ func (n *nemesis) run(ctx context.Context) error {
 	return nil
 }
 
-func (n *nemesis) between(low, high int) time.Duration {
+func (n *spoiler) between(low, high int) time.Duration {
 	return time.Duration(low+n.rng.IntN(high-low+1)) * time.Millisecond
 }
 
 // fault harms one or more nodes for a while; none is down or paused when it returns, though one may still be starting.
-func (n *nemesis) fault(ctx context.Context) error {
+func (n *spoiler) fault(ctx context.Context) error {
 	kind, aimed, first, span := n.rng.IntN(100), n.rng.IntN(2) == 0, n.rng.IntN(cluster.Size), n.between(100, 2000)
 	if aimed {
 		if i, ok := n.cluster.Coordinator(ctx); ok {
@@ -154,14 +175,14 @@ func (n *nemesis) fault(ctx context.Context) error {
 	}
 }
 
-func (n *nemesis) kill(ctx context.Context, span time.Duration, nodes ...int) error {
+func (n *spoiler) kill(ctx context.Context, span time.Duration, nodes ...int) error {
 	n.note("kill", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Kill(i); err != nil {
 			return err
 		}
 	}
-	wait(ctx, span)
+	wait.For(ctx, span)
 	n.note("restart", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Restart(i); err != nil {
@@ -171,14 +192,14 @@ func (n *nemesis) kill(ctx context.Context, span time.Duration, nodes ...int) er
 	return nil
 }
 
-func (n *nemesis) pause(ctx context.Context, span time.Duration, nodes ...int) error {
+func (n *spoiler) pause(ctx context.Context, span time.Duration, nodes ...int) error {
 	n.note("pause", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Pause(i); err != nil {
 			return err
 		}
 	}
-	wait(ctx, span)
+	wait.For(ctx, span)
 	n.note("resume", nodes)
 	for _, i := range nodes {
 		if err := n.cluster.Resume(i); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/writ-io/writ/fence/pgfence/pgtest"
 	"github.com/writ-io/writ/jepsen/cluster"
+	"github.com/writ-io/writ/jepsen/lab"
 )
 
 // patience bounds every wait for what must happen. A busy disk can hold up a start, or the end of a process that is being
@@ -20,13 +21,16 @@ import (
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
+	if code, ok := lab.Child(); ok {
+		os.Exit(code)
+	}
 	switch {
 	case os.Getenv(holderVariable) != "":
 		os.Exit(runHolder())
-	case os.Getenv(storeVariable) != "":
-		os.Exit(runStore())
-	case os.Getenv(writerVariable) != "":
-		os.Exit(runWriter())
+	case os.Getenv(ordersVariable) != "":
+		os.Exit(runOrders())
+	case os.Getenv(janitorVariable) != "":
+		os.Exit(runJanitor())
 	}
 	code := pgtest.Main(m)
 	for _, dir := range binaryDirs {
@@ -102,16 +106,4 @@ func setting(t *testing.T, name string, otherwise int64) int64 {
 		t.Fatal(fmt.Errorf("%s: %w", name, err))
 	}
 	return n
-}
-
-// wait waits for a span, or less if ctx ends; it returns false then.
-func wait(ctx context.Context, span time.Duration) bool {
-	timer := time.NewTimer(span)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

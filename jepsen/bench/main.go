@@ -22,6 +22,7 @@ type options struct {
 	clients  int
 	dir      string
 	leases   int
+	jobs     int
 	binaries map[string]*string // given ones, by name
 }
 
@@ -29,11 +30,12 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each side is measured; the median counts")
 	flag.DurationVar(&o.duration, "duration", 4*time.Second, "how long one throughput measurement lasts")
-	flag.StringVar(&o.only, "only", "", "comma-separated parts to run: cycles, handoff, contenders, renew, raise, failover, scale; empty: all")
+	flag.StringVar(&o.only, "only", "", "comma-separated parts to run: cycles, handoff, contenders, renew, raise, promotion, failover, scale, cron; empty: all")
 	flag.StringVar(&o.side, "side", "", "measure only etcd or writ, in the cycles part: for a profile")
 	flag.IntVar(&o.clients, "clients", 0, "how many clients to measure in the cycles part; 0: 1, 16, 64 and 256")
 	flag.StringVar(&o.dir, "dir", "", "where data and binaries go; default: a temporary directory that is removed")
 	flag.IntVar(&o.leases, "leases", 100_000, "leases in the scale part")
+	flag.IntVar(&o.jobs, "jobs", 10_000, "jobs in the cron part")
 	o.binaries = map[string]*string{
 		"writ": flag.String("writ", "", "a writ binary to measure; default: built from this module"),
 		"etcd": flag.String("etcd", "", "an etcd binary to measure; default: built from the version in go.mod"),
@@ -93,7 +95,7 @@ func run(ctx context.Context, o options) error {
 		name string
 		run  func(context.Context, options) ([]row, error)
 	}{
-		{"cycles", cycles}, {"handoff", handoffs}, {"contenders", contenders}, {"renew", renewals}, {"raise", raises}, {"failover", failovers}, {"scale", scale},
+		{"cycles", cycles}, {"handoff", handoffs}, {"contenders", contenders}, {"renew", renewals}, {"raise", raises}, {"promotion", promotions}, {"failover", failovers}, {"scale", scale}, {"cron", crons},
 	} {
 		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), part.name) {
 			continue

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// authority issues certificates that live as long as a test may take.
+// authority issues certificates that outlive every test.
 type authority struct {
 	dir    string
 	cert   *x509.Certificate
@@ -28,7 +28,9 @@ type authority struct {
 // pair names the files of a certificate, its key and the authority.
 type pair struct{ CA, Cert, Key string }
 
-const validity = 24 * time.Hour
+// Validity is how far the certificates reach into the future and the past: more than what a check of their remaining time asks
+// for.
+const Validity = 60 * 24 * time.Hour
 
 func newAuthority(dir string) (*authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -70,7 +72,8 @@ func (a *authority) sign(name string, template *x509.Certificate) (*x509.Certifi
 	a.serial++
 	now := time.Now()
 	template.SerialNumber = big.NewInt(a.serial)
-	template.NotBefore, template.NotAfter = now.Add(-time.Minute), now.Add(validity)
+	// Clocks that jump by less than that have the same certificates to work with.
+	template.NotBefore, template.NotAfter = now.Add(-Validity), now.Add(Validity)
 	parent, signer := a.cert, a.key
 	if parent == nil {
 		parent, signer = template, key

@@ -14,26 +14,32 @@ import (
 const (
 	BinaryVariable      = "WRIT_JEPSEN_BINARY"
 	GuardBinaryVariable = "WRIT_JEPSEN_GUARD_BINARY"
+	EtcdBinaryVariable  = "WRIT_JEPSEN_ETCD_BINARY"
 )
 
 // Build builds the writ program into dir, as it is shipped, and returns its path.
 func Build(ctx context.Context, dir string) (string, error) {
-	return build(ctx, dir, "writ", BinaryVariable)
+	return build(ctx, dir, "writ", "github.com/writ-io/writ/cmd/writ", BinaryVariable)
 }
 
 // BuildGuard does the same for writ-guard.
 func BuildGuard(ctx context.Context, dir string) (string, error) {
-	return build(ctx, dir, "writ-guard", GuardBinaryVariable)
+	return build(ctx, dir, "writ-guard", "github.com/writ-io/writ/cmd/writ-guard", GuardBinaryVariable)
 }
 
-func build(ctx context.Context, dir, name, variable string) (string, error) {
+// BuildEtcd builds an etcd server of the version that Writ embeds, to be compared with.
+func BuildEtcd(ctx context.Context, dir string) (string, error) {
+	return build(ctx, dir, "etcd", "go.etcd.io/etcd/server/v3", EtcdBinaryVariable)
+}
+
+func build(ctx context.Context, dir, name, pkg, variable string) (string, error) {
 	if path := os.Getenv(variable); path != "" {
 		return path, nil
 	}
 	path := filepath.Join(dir, name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, "github.com/writ-io/writ/cmd/"+name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, pkg)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("cluster: build of cmd/%s: %w\n%s", name, err, out)
+		return "", fmt.Errorf("cluster: build of %s: %w\n%s", pkg, err, out)
 	}
 	return path, nil
 }

@@ -4,9 +4,11 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -26,13 +28,15 @@ import (
 // Cluster is a quorum of three processes. Its methods are safe for concurrent use, but two faults of one node at once are
 // the caller's contradiction.
 type Cluster struct {
-	config    Config
-	client    pair
-	processes *Processes
-	conns     [Size]*grpc.ClientConn
+	config     Config
+	client     pair
+	identities map[string]pair
+	processes  *Processes
+	conns      [Size]*grpc.ClientConn
 
-	mu    sync.Mutex
-	nodes [Size]node // guarded by mu
+	mu       sync.Mutex
+	nodes    [Size]node   // guarded by mu
+	binaries [Size]string // guarded by mu; empty: [Config].Binary
 }
 
 type node struct {
@@ -89,7 +93,7 @@ func (c *Cluster) Restart(i int) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := c.config.Command(i, c.config.Binary, "server", "--config", c.path(Regions[i]+".yaml"))
+	cmd := c.config.Command(i, cmp.Or(c.binaries[i], c.config.Binary), "server", "--config", c.path(Regions[i]+".yaml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	c.nodes[i].process, err = c.processes.Start(cmd)
 	return err
@@ -107,24 +111,52 @@ func (c *Cluster) Kill(i int) error {
 	return process.Kill()
 }
 
-// Stop asks node i to hand over and end, and waits until it has, at most until ctx ends.
-func (c *Cluster) Stop(ctx context.Context, i int) error {
+// Fell ends node i as Kill does, unless it has ended by itself, and tells whether it had: what was done to it may be a reason to.
+func (c *Cluster) Fell(i int) (alone bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.check(i); err != nil {
-		return err
-	}
 	process := c.nodes[i].process
-	if err := process.Signal(syscall.SIGTERM); err != nil {
+	if process == nil {
+		return false, fmt.Errorf("cluster: %s is down", Regions[i])
+	}
+	c.nodes[i] = node{}
+	return process.fell()
+}
+
+// Ended is closed when the process of node i, which is up, has ended.
+func (c *Cluster) Ended(i int) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes[i].process == nil {
+		return nil
+	}
+	return c.nodes[i].process.Done()
+}
+
+// Stop asks node i to hand over and end, and waits until it has, at most until ctx ends.
+func (c *Cluster) Stop(ctx context.Context, i int) error {
+	process, err := c.dismiss(i)
+	if err != nil {
 		return err
 	}
 	select {
 	case <-process.Done():
-		c.nodes[i] = node{}
 		return process.Err()
 	case <-ctx.Done():
 		return fmt.Errorf("cluster: stop %s: %w", Regions[i], context.Cause(ctx))
 	}
+}
+
+// dismiss asks node i to end. It counts as down from then on.
+func (c *Cluster) dismiss(i int) (*Process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.check(i); err != nil {
+		return nil, err
+	}
+	process := c.nodes[i].process
+	c.nodes[i] = node{}
+	return process, process.Signal(syscall.SIGTERM)
 }
 
 // Pause stops node i by SIGSTOP: it keeps its connections and its memory, and misses the time.
@@ -179,14 +211,36 @@ func (c *Cluster) Dial(i int) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.dial(i, creds, c.config.Dialer)
+}
+
+// DialBy is the same by another way than [Config].Dialer.
+func (c *Cluster) DialBy(i int, dialer func(ctx context.Context, address string) (net.Conn, error)) (*grpc.ClientConn, error) {
+	creds, err := c.credentials()
+	if err != nil {
+		return nil, err
+	}
+	return c.dial(i, creds, dialer)
+}
+
+// DialAs is the same as Dial with the certificate of one of [Config].Identities, and by another way; nil: that of gRPC.
+func (c *Cluster) DialAs(i int, identity string, dialer func(ctx context.Context, address string) (net.Conn, error)) (*grpc.ClientConn, error) {
+	creds, err := clientCredentials(c.identities[identity])
+	if err != nil {
+		return nil, err
+	}
+	return c.dial(i, creds, dialer)
+}
+
+func (c *Cluster) dial(i int, creds credentials.TransportCredentials, dialer func(context.Context, string) (net.Conn, error)) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig(), grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 300 * time.Millisecond},
 			MinConnectTimeout: time.Second,
 		}),
 	}
-	if c.config.Dialer != nil {
-		options = append(options, grpc.WithContextDialer(c.config.Dialer))
+	if dialer != nil {
+		options = append(options, grpc.WithContextDialer(dialer))
 	}
 	return grpc.NewClient(c.Endpoint(i), options...)
 }
@@ -199,9 +253,14 @@ func (c *Cluster) credentials() (credentials.TransportCredentials, error) {
 }
 
 // Client returns a configuration of the lease SDK for this cluster.
-func (c *Cluster) Client() lease.Config {
+func (c *Cluster) Client() lease.Config { return c.clientWith(c.client) }
+
+// ClientOf is the same for one of [Config].Identities.
+func (c *Cluster) ClientOf(identity string) lease.Config { return c.clientWith(c.identities[identity]) }
+
+func (c *Cluster) clientWith(files pair) lease.Config {
 	config := lease.Config{
-		Insecure: !c.config.Secure, CAFile: c.client.CA, CertFile: c.client.Cert, KeyFile: c.client.Key,
+		Insecure: !c.config.Secure, CAFile: files.CA, CertFile: files.Cert, KeyFile: files.Key,
 	}
 	for i := range Size {
 		config.Endpoints = append(config.Endpoints, c.Endpoint(i))

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,6 +33,9 @@ const (
 // ClientPrincipal is who clients with a certificate of the cluster are.
 const ClientPrincipal = "spiffe://jepsen.test/client"
 
+// Principal is who the holder of an identity's certificate is.
+func Principal(identity string) string { return "spiffe://jepsen.test/" + identity }
+
 // Config says what to run. Binary and Dir are mandatory.
 type Config struct {
 	// Binary is the writ program, see [Build].
@@ -43,6 +48,10 @@ type Config struct {
 	Heartbeat, Election time.Duration
 	// GuardLease is that of the nodes. Default: theirs.
 	GuardLease time.Duration
+	// Approvers is the path of the file with who may approve. Default: nobody.
+	Approvers string
+	// Identities get a certificate each, see [Cluster.ClientOf], and the verbs under their names. It needs Secure.
+	Identities map[string][]string
 
 	// Addresses are the nodes' IP addresses. Default: some of 127.0.0.0/8 that are free.
 	Addresses []string
@@ -106,6 +115,9 @@ func (c *Cluster) writeConfigs() error {
 			return err
 		}
 		policy := fmt.Sprintf("grants:\n- {principals: [%q], prefix: \"\", verbs: [acquire, read, force, guard, admin]}\n", ClientPrincipal)
+		for _, name := range slices.Sorted(maps.Keys(c.config.Identities)) {
+			policy += fmt.Sprintf("- {principals: [%q], prefix: \"\", verbs: [%s]}\n", Principal(name), strings.Join(c.config.Identities[name], ", "))
+		}
 		if err := os.WriteFile(c.path("policy.yaml"), []byte(policy), 0o600); err != nil {
 			return err
 		}
@@ -136,6 +148,12 @@ func (c *Cluster) issue() error {
 			}
 		}
 	}
+	c.identities = make(map[string]pair)
+	for name := range c.config.Identities {
+		if c.identities[name], err = api.issue(name, Principal(name), nil); err != nil {
+			return err
+		}
+	}
 	c.client, err = api.issue("client", ClientPrincipal, nil)
 	return err
 }
@@ -150,6 +168,9 @@ func (c *Cluster) nodeConfig(i int) string {
 	fmt.Fprintf(&b, "heartbeat: %v\nelection: %v\nlog: {level: info}\n", c.config.Heartbeat, c.config.Election)
 	if c.config.GuardLease != 0 {
 		fmt.Fprintf(&b, "lease: {guard_lease: %v}\n", c.config.GuardLease)
+	}
+	if c.config.Approvers != "" {
+		fmt.Fprintf(&b, "approvers: %q\n", c.config.Approvers)
 	}
 	if c.config.Secure {
 		scheme = "https"

@@ -11,13 +11,13 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// clientCredentials reads a client's certificate.
-func clientCredentials(files pair) (credentials.TransportCredentials, error) {
-	cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+// Credentials reads a client's certificate and key, and that of the authority which it trusts.
+func Credentials(authority, cert, key string) (credentials.TransportCredentials, error) {
+	own, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := os.ReadFile(files.CA)
+	ca, err := os.ReadFile(authority)
 	if err != nil {
 		return nil, err
 	}
@@ -25,5 +25,9 @@ func clientCredentials(files pair) (credentials.TransportCredentials, error) {
 	if !roots.AppendCertsFromPEM(ca) {
 		return nil, errors.New("cluster: the authority's file holds no certificate")
 	}
-	return credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}), nil
+	return credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13}), nil
+}
+
+func clientCredentials(files pair) (credentials.TransportCredentials, error) {
+	return Credentials(files.CA, files.Cert, files.Key)
 }

@@ -5,6 +5,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"sync"
@@ -108,6 +109,20 @@ func (p *Process) Kill() error {
 	case <-timer.C:
 		return fmt.Errorf("cluster: %s is not gone %v after SIGKILL", p.cmd.Path, killLimit)
 	}
+}
+
+// fell kills the process unless it has ended, and tells whether it had.
+func (p *Process) fell() (alone bool, err error) {
+	select {
+	case <-p.done:
+		return true, nil
+	default:
+	}
+	if err := p.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		return false, err
+	}
+	<-p.done
+	return true, nil
 }
 
 // Done is closed when the process has ended.

@@ -23,6 +23,8 @@ type Program struct {
 	Log string
 	// Processes is what the processes belong to.
 	Processes *Processes
+	// End is the signal that asks it to end. Default: SIGTERM.
+	End syscall.Signal
 
 	mu      sync.Mutex
 	process *Process  // guarded by mu; nil while it is down
@@ -67,6 +69,29 @@ func (p *Program) Kill() error {
 	return process.Kill()
 }
 
+// Fell ends the program as Kill does, unless it has ended by itself, and tells whether it had: what was done to it may be a reason
+// to.
+func (p *Program) Fell() (alone bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process == nil {
+		return false, fmt.Errorf("cluster: %s is down", p.Name)
+	}
+	process := p.process
+	p.process, p.paused = nil, time.Time{}
+	return process.fell()
+}
+
+// Ended is closed when the program, which is up, has ended.
+func (p *Program) Ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process == nil {
+		return nil
+	}
+	return p.process.Done()
+}
+
 // Stop asks the program to end and waits until it has, at most until ctx ends.
 func (p *Program) Stop(ctx context.Context) error {
 	p.mu.Lock()
@@ -74,7 +99,11 @@ func (p *Program) Stop(ctx context.Context) error {
 	if err := p.check(); err != nil {
 		return err
 	}
-	if err := p.process.Signal(syscall.SIGTERM); err != nil {
+	end := p.End
+	if end == 0 {
+		end = syscall.SIGTERM
+	}
+	if err := p.process.Signal(end); err != nil {
 		return err
 	}
 	select {

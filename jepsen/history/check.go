@@ -57,7 +57,12 @@ func Check(ops []Op, limit time.Duration) error {
 
 func model() porcupine.Model {
 	m := porcupine.NondeterministicModel{
-		Init: func() []any { return []any{state{}} },
+		DescribeOperation: func(input, _ any) string {
+			op := input.(Op)
+			return strings.TrimSpace(fmt.Sprintf("%v %s → %v", op.Kind, op.Instance, op.Outcome))
+		},
+		DescribeState: func(s any) string { return s.(state).String() },
+		Init:          func() []any { return []any{state{}} },
 		Step: func(s, input, _ any) []any {
 			var next []any
 			for _, n := range s.(state).step(input.(Op)) {
@@ -69,14 +74,18 @@ func model() porcupine.Model {
 	return m.ToModel()
 }
 
-func checkResource(name string, ops []Op, limit time.Duration) error {
-	operations := make([]porcupine.Operation, len(ops))
+func operations(ops []Op) []porcupine.Operation {
+	all := make([]porcupine.Operation, len(ops))
 	for i, op := range ops {
-		operations[i] = porcupine.Operation{
+		all[i] = porcupine.Operation{
 			ClientId: op.Client, Input: op, Call: int64(op.Call), Output: op.Outcome, Return: int64(op.Return),
 		}
 	}
-	result, info := porcupine.CheckOperationsVerbose(model(), operations, limit)
+	return all
+}
+
+func checkResource(name string, ops []Op, limit time.Duration) error {
+	result, info := porcupine.CheckOperationsVerbose(model(), operations(ops), limit)
 	switch result {
 	case porcupine.Ok:
 		return nil

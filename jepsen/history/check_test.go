@@ -93,6 +93,9 @@ func TestViolationsAreFound(t *testing.T) {
 		"checkpoint before the call":    {granted(0, 10, "a", 1, ""), granted(200, 210, "b", 2, "x"), stored(220, 900, "a", 1, "x", Unknown)},
 		"refused, but done": {granted(0, 10, "a", 1, ""), under(Release, 20, 30, "a", 1, Refused),
 			granted(40, 50, "b", 2, "")},
+		// As a node answered that had passed the request on twice, and the first coordinator had carried it out.
+		"refused, but granted": {granted(0, 10, "a", 1, ""), under(Release, 20, 30, "a", 1, OK),
+			span(Op{Kind: Acquire, Instance: "c", Outcome: Refused}, 40, 50), refused(60, 70, "b", 2, "c"), showsHeld(60, 70, 2, "c")},
 		"unknown release, then renewed": {granted(0, 10, "a", 1, ""), under(Release, 20, 30, "a", 1, Unknown),
 			showsFree(40, 50, 1, "a", EndReleased), under(Renew, 60, 70, "a", 1, OK)},
 	} {

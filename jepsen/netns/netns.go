@@ -20,10 +20,6 @@ const (
 	prefix = "writ-jepsen-"
 	// directory where the program ip keeps them.
 	directory = "/run/netns"
-	// bridge is the name of the namespace of the bridge; no party can have it.
-	bridge = "-bridge"
-	// nowhere is a link address that nobody has.
-	nowhere = "02:00:00:00:ff:ff"
 	// MaxParties is how many addresses there are.
 	MaxParties = 200
 )
@@ -33,12 +29,12 @@ var ErrUnsupported = errors.New("netns: network namespaces cannot be used here")
 
 // Net is a network. Its methods are safe for concurrent use.
 type Net struct {
-	id    string
-	names []string
+	id     string
+	names  []string
+	fabric *fabric
 
 	mu     sync.Mutex
-	cut    map[[2]int]bool // guarded by mu; from, to
-	closed bool            // guarded by mu
+	closed bool // guarded by mu
 }
 
 // made counts the networks of this process.
@@ -71,9 +67,7 @@ func New(parties ...string) (*Net, error) {
 	if err := sweep(); err != nil {
 		return nil, err
 	}
-	n := &Net{
-		id: fmt.Sprintf("%s%d-%d-", prefix, os.Getpid(), made.Add(1)), names: slices.Clone(parties), cut: make(map[[2]int]bool),
-	}
+	n := &Net{id: fmt.Sprintf("%s%d-%d-", prefix, os.Getpid(), made.Add(1)), names: slices.Clone(parties)}
 	if err := n.build(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -82,29 +76,23 @@ func New(parties ...string) (*Net, error) {
 
 // build makes the namespaces and joins them.
 func (n *Net) build() error {
-	var namespaces, links strings.Builder
-	fmt.Fprintf(&namespaces, "netns add %s\n", n.namespace(bridge))
-	fmt.Fprintf(&links, "link add hub type bridge\nlink set hub up\n")
+	var commands strings.Builder
+	all := make([]string, len(n.names))
 	for i, name := range n.names {
-		fmt.Fprintf(&namespaces, "netns add %s\n", n.namespace(name))
-		fmt.Fprintf(&links, "link add %s type veth peer name eth0 address %s netns %s\n", port(i), linkAddress(i), n.namespace(name))
-		fmt.Fprintf(&links, "link set %s master hub\nlink set %s up\n", port(i), port(i))
+		all[i] = n.namespace(name)
+		fmt.Fprintf(&commands, "netns add %s\n", all[i])
 	}
-	if err := batch("", namespaces.String()); err != nil {
+	if err := batch("", commands.String()); err != nil {
 		return err
 	}
-	if err := batch(n.namespace(bridge), links.String()); err != nil {
+	var err error
+	if n.fabric, err = newFabric(all); err != nil {
 		return err
 	}
-	for i, name := range n.names {
-		var b strings.Builder
-		fmt.Fprintf(&b, "link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\naddr add %s/24 dev eth0\n", address(i))
-		for j := range n.names {
-			if j != i {
-				fmt.Fprintf(&b, "neigh replace %s dev eth0 lladdr %s nud permanent\n", address(j), linkAddress(j))
-			}
-		}
-		if err := batch(n.namespace(name), b.String()); err != nil {
+	for i := range n.names {
+		err := batch(all[i], fmt.Sprintf("link set lo up\nlink set %[1]s addrgenmode none\nlink set %[1]s mtu %[2]d\nlink set %[1]s up\naddr add %[3]s/24 dev %[1]s\n",
+			device, mtu, address(i)))
+		if err != nil {
 			return err
 		}
 	}
@@ -119,6 +107,9 @@ func (n *Net) Close() error {
 		return nil
 	}
 	n.closed = true
+	if n.fabric != nil {
+		n.fabric.close()
+	}
 	all, err := namespaces()
 	for _, name := range all {
 		if strings.HasPrefix(name, n.id) {
@@ -138,55 +129,49 @@ func (n *Net) Command(party, path string, args ...string) *exec.Cmd {
 }
 
 // Cut drops what one party sends to another, until Mend.
-func (n *Net) Cut(from, to string) error { return n.direct(from, to, true) }
+func (n *Net) Cut(from, to string) { n.end(from, to, dropped) }
 
-// Mend ends a cut; if there is none, it does nothing.
-func (n *Net) Mend(from, to string) error { return n.direct(from, to, false) }
+// Refuse answers what one party sends to another with resets, until Mend: connections break and cannot be made.
+func (n *Net) Refuse(from, to string) { n.end(from, to, refused) }
 
-func (n *Net) direct(from, to string, cut bool) error {
-	i, j := n.index(from), n.index(to)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.cut[[2]int{i, j}] == cut {
-		return nil
-	}
-	n.cut[[2]int{i, j}] = cut
-	there := linkAddress(j)
-	if cut {
-		there = nowhere
-	}
-	return batch(n.namespace(from), fmt.Sprintf("neigh replace %s dev eth0 lladdr %s nud permanent\n", address(j), there))
+// Mend ends a cut or a refusal; if there is none, it does nothing.
+func (n *Net) Mend(from, to string) { n.end(from, to, passed) }
+
+func (n *Net) end(from, to string, f fate) {
+	n.fabric.change(n.index(from), n.index(to), func(l *link) { l.fate = f })
 }
 
-// Unplug takes a party off the bridge, as if its cable were pulled.
-func (n *Net) Unplug(party string) error { return n.plug(party, "down") }
+// Base sets how long the way is from one party to another, for as long as the network exists: a [Net.Shape] comes on top of it.
+// Errors: what [Shape.Validate] finds.
+func (n *Net) Base(from, to string, s Shape) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	n.fabric.change(n.index(from), n.index(to), func(l *link) { l.base = s })
+	return nil
+}
+
+// Shape sets what happens to what one party sends to another. What is under way already arrives as it would have. Errors:
+// what [Shape.Validate] finds.
+func (n *Net) Shape(from, to string, s Shape) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	n.fabric.change(n.index(from), n.index(to), func(l *link) { l.shape = s })
+	return nil
+}
+
+// Seed sets what the fate of packets is drawn from, and counts them anew.
+func (n *Net) Seed(seed uint64) { n.fabric.seed(seed) }
+
+// Unplug takes a party off the network, as if its cable were pulled.
+func (n *Net) Unplug(party string) { n.fabric.plug(n.index(party), false) }
 
 // Plug puts it back.
-func (n *Net) Plug(party string) error { return n.plug(party, "up") }
+func (n *Net) Plug(party string) { n.fabric.plug(n.index(party), true) }
 
-func (n *Net) plug(party, state string) error {
-	return batch(n.namespace(bridge), fmt.Sprintf("link set %s %s\n", port(n.index(party)), state))
-}
-
-// Heal mends every cut and plugs everybody in.
-func (n *Net) Heal() error {
-	n.mu.Lock()
-	var cut [][2]int
-	for pair, is := range n.cut {
-		if is {
-			cut = append(cut, pair)
-		}
-	}
-	n.mu.Unlock()
-	var all error
-	for _, pair := range cut {
-		all = errors.Join(all, n.Mend(n.names[pair[0]], n.names[pair[1]]))
-	}
-	for _, name := range n.names {
-		all = errors.Join(all, n.Plug(name))
-	}
-	return all
-}
+// Heal mends every cut and refusal and plugs everybody in. Shapes stay.
+func (n *Net) Heal() { n.fabric.heal() }
 
 // index is a party's number. Only the test itself names parties, so an unknown one is its mistake.
 func (n *Net) index(party string) int {
@@ -199,9 +184,7 @@ func (n *Net) index(party string) int {
 
 func (n *Net) namespace(party string) string { return n.id + party }
 
-func port(i int) string        { return fmt.Sprintf("port%d", i) }
-func address(i int) string     { return fmt.Sprintf("10.77.0.%d", i+1) }
-func linkAddress(i int) string { return fmt.Sprintf("02:00:00:00:00:%02x", i+1) }
+func address(i int) string { return fmt.Sprintf("10.77.0.%d", i+1) }
 
 // batch carries out commands of the program ip in a namespace; empty: in this one.
 func batch(namespace, commands string) error {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package jepsen_test
+package store
 
 import (
 	"context"
@@ -17,30 +17,36 @@ import (
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/jepsen/appends"
+	"github.com/writ-io/writ/jepsen/wait"
 )
 
 const (
-	// storeVariable makes the test binary a store, with this configuration.
-	storeVariable = "WRIT_JEPSEN_STORE"
-	storePort     = "9000"
-	// storePath is the key of the list, and the route of the guards.
-	storePath = "/orders"
+	// Variable of the environment makes a program a store, see [Main]; it holds the [Config], as JSON.
+	Variable = "WRIT_JEPSEN_STORE"
+	// Port that a store listens on.
+	Port = "9000"
+	// Path is the key of the list, and the route of the guards.
+	Path = "/orders"
+	// Resource is what whoever writes must hold.
+	Resource = "orders-db"
 	// stallTick is how often a process looks whether it runs, and stallNote how late it must be to be told.
 	stallTick = 50 * time.Millisecond
 	stallNote = 300 * time.Millisecond
 )
 
-// storeConfig is what a store is told.
-type storeConfig struct {
+// Config is what a store is told.
+type Config struct {
 	Listen string
 	// Atomic has it compare tokens itself, in the operation, as a storage can that knows of them.
 	Atomic bool
 	// Postgres is the DSN of a database that keeps the list, with a fence.
 	Postgres string
+	// Path of the list. Default: [Path].
+	Path string
 }
 
-// storeLine is what a store says on its standard output.
-type storeLine struct {
+// Line is what a store says on its standard output.
+type Line struct {
 	Applied *appends.Applied `json:",omitempty"`
 	// Begun is the token of a write whose header has come.
 	Begun fence.Token `json:",omitempty"`
@@ -50,8 +56,8 @@ type storeLine struct {
 	Stall time.Duration `json:",omitempty"`
 }
 
-// storeBody is what writers send.
-type storeBody struct {
+// Body is what writers send.
+type Body struct {
 	Page  appends.Page
 	Token fence.Token
 }
@@ -82,14 +88,14 @@ func (m *memory) write(_ context.Context, page appends.Page, presented fence.Tok
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.atomic && presented < m.highest {
-		return &fence.StaleError{Resource: guardedResource, Have: presented, Floor: m.highest}
+		return &fence.StaleError{Resource: Resource, Have: presented, Floor: m.highest}
 	}
 	m.page, m.highest = page, max(m.highest, presented)
 	return nil
 }
 
-// store serves a storage, and says in which order it has written.
-type store struct {
+// server serves a storage, and says in which order it has written.
+type server struct {
 	storage storage
 	writing sync.Mutex // held over a write and its line
 
@@ -97,18 +103,20 @@ type store struct {
 	out *json.Encoder // guarded by mu
 }
 
-func runStore() int {
-	err := serveStore()
+// Main makes this program the store that its environment tells of. It returns when it cannot be one, with the code to exit
+// with.
+func Main() int {
+	err := serve()
 	fmt.Fprintln(os.Stderr, "store:", err)
 	return 1
 }
 
-func serveStore() error {
-	var config storeConfig
-	if err := json.Unmarshal([]byte(os.Getenv(storeVariable)), &config); err != nil {
+func serve() error {
+	var config Config
+	if err := json.Unmarshal([]byte(os.Getenv(Variable)), &config); err != nil {
 		return err
 	}
-	s := &store{storage: &memory{atomic: config.Atomic}, out: json.NewEncoder(os.Stdout)}
+	s := &server{storage: &memory{atomic: config.Atomic}, out: json.NewEncoder(os.Stdout)}
 	if config.Postgres != "" {
 		database, err := openPostgres(context.Background(), config.Postgres)
 		if err != nil {
@@ -116,10 +124,13 @@ func serveStore() error {
 		}
 		s.storage = database
 	}
-	go watchStalls(func(late time.Duration) { s.say(storeLine{Stall: late}) })
+	if config.Path == "" {
+		config.Path = Path
+	}
+	go watchStalls(func(late time.Duration) { s.say(Line{Stall: late}) })
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+storePath, s.get)
-	mux.HandleFunc("PUT "+storePath, s.put)
+	mux.HandleFunc("GET "+config.Path, s.get)
+	mux.HandleFunc("PUT "+config.Path, s.put)
 	server := &http.Server{Addr: config.Listen, Handler: mux, ReadHeaderTimeout: time.Minute}
 	return server.ListenAndServe()
 }
@@ -138,12 +149,12 @@ func watchStalls(tell func(time.Duration)) {
 }
 
 // delay takes its time if the request asks for it, also when whoever asked has gone.
-func (s *store) delay(r *http.Request) {
+func (s *server) delay(r *http.Request) {
 	span, _ := time.ParseDuration(r.URL.Query().Get("delay")) // 0 if there is none
-	wait(context.WithoutCancel(r.Context()), span)
+	wait.For(context.WithoutCancel(r.Context()), span)
 }
 
-func (s *store) get(w http.ResponseWriter, r *http.Request) {
+func (s *server) get(w http.ResponseWriter, r *http.Request) {
 	s.delay(r)
 	page, err := s.storage.read(r.Context())
 	if err != nil {
@@ -153,11 +164,11 @@ func (s *store) get(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(page) // the reader has gone
 }
 
-func (s *store) put(w http.ResponseWriter, r *http.Request) {
-	presented, err := presentedToken(r)
-	s.say(storeLine{Begun: presented})
+func (s *server) put(w http.ResponseWriter, r *http.Request) {
+	presented, err := PresentedToken(r)
+	s.say(Line{Begun: presented})
 	data, failed := io.ReadAll(r.Body)
-	var body storeBody
+	var body Body
 	if err = errors.Join(err, failed); err == nil {
 		err = json.Unmarshal(data, &body)
 	}
@@ -174,7 +185,7 @@ func (s *store) put(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *store) say(line storeLine) {
+func (s *server) say(line Line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.out.Encode(line); err != nil {
@@ -183,22 +194,22 @@ func (s *store) say(line storeLine) {
 }
 
 // apply writes, and says so before anybody is answered. Whoever asked may have gone, which stops nothing.
-func (s *store) apply(body storeBody, presented fence.Token) error {
+func (s *server) apply(body Body, presented fence.Token) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	err := s.storage.write(context.Background(), body.Page, presented)
 	switch {
 	case err == nil:
-		s.say(storeLine{Applied: &appends.Applied{Page: body.Page, Token: body.Token, Presented: presented}})
+		s.say(Line{Applied: &appends.Applied{Page: body.Page, Token: body.Token, Presented: presented}})
 	case errors.Is(err, fence.ErrStale):
-		s.say(storeLine{Stale: presented})
+		s.say(Line{Stale: presented})
 	}
 	return err
 }
 
-// presentedToken reads the token of the writ that came with a request, without verifying it: the guards have. 0: there is
+// PresentedToken reads the token of the writ that came with a request, without verifying it: the guards have. 0: there is
 // none.
-func presentedToken(r *http.Request) (fence.Token, error) {
+func PresentedToken(r *http.Request) (fence.Token, error) {
 	writ := r.Header.Get(fence.HeaderWrit)
 	if writ == "" {
 		return 0, nil

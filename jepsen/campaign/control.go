@@ -1,0 +1,141 @@
+//go:build linux
+
+package campaign
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"path/filepath"
+	"time"
+
+	"github.com/writ-io/writ/jepsen/appends/book"
+	"github.com/writ-io/writ/jepsen/choice"
+	"github.com/writ-io/writ/jepsen/lab"
+	"github.com/writ-io/writ/jepsen/nemesis"
+	"github.com/writ-io/writ/jepsen/record"
+	"github.com/writ-io/writ/jepsen/workload"
+)
+
+// Control is a run that breaks a promise on purpose: it must be found invalid.
+type Control struct {
+	Name string
+	// Doc is a sentence for people.
+	Doc   string
+	etcd  bool
+	build func(Config) lab.Config
+	// workload is what breaks; empty: [workload.Appends].
+	workload string
+	// nemeses do harm in rounds of the workload, for a while; none: a writer is held until that has shown.
+	nemeses []string
+	// harm is a nemesis that is no promise to outlast, in place of nemeses.
+	harm *nemesis.Kind
+	// local has the clients read nodes' own state.
+	local bool
+}
+
+// controlTime bounds a control. What it shows takes seconds. roundsTime is how long one with nemeses of its own lasts.
+const controlTime, roundsTime = 90 * time.Second, 10 * time.Second
+
+// Controls are all controls.
+var Controls = choice.Set[Control]{
+	All:  controls,
+	Tell: func(c Control) (name, doc string) { return c.Name, c.Doc },
+}
+
+var controls = []Control{
+	{
+		Name: "unguarded", Doc: "the guards let everything pass: a writer that was paused writes late",
+		build: func(c Config) lab.Config {
+			return lab.Config{Writ: c.Writ, Guard: c.Guard, Unguarded: true, Writers: 2}
+		},
+	},
+	{
+		Name: "etcd-mutex", Doc: "writers lock by etcd's concurrency.Mutex, and nothing fences the store: one that was paused writes late",
+		etcd:  true,
+		build: func(c Config) lab.Config { return lab.Config{Etcd: c.Etcd, Writers: 2} },
+	},
+	{
+		Name: "unfenced-singletons", Doc: "PostgreSQL compares no tokens: a process that was paused in the middle of a slot doubles its effect",
+		workload: workload.Singletons,
+		build: func(c Config) lab.Config {
+			return lab.Config{Writ: c.Writ, Guard: c.Guard, Unfenced: true, Services: book.New()}
+		},
+	},
+	{
+		Name: "serialisable-reads", Doc: "clients take what a node knows for what is: reads that are answered from a node's own state are old at times",
+		workload: "register", nemeses: []string{"pause-node", "cut-nodes"}, local: true,
+		build: func(c Config) lab.Config {
+			return lab.Config{Writ: c.Writ, Guard: c.Guard, Clients: []string{workload.Client}}
+		},
+	},
+	{
+		Name: "no-fsync", Doc: "the disks of all nodes acknowledge what they do not keep, and lose their power at once: so do the witnesses that would notice one of them",
+		workload: "counter", harm: &nemesis.Lies,
+		build: func(c Config) lab.Config {
+			return lab.Config{Writ: c.Writ, Guard: c.Guard, Disks: true, Clients: []string{workload.Client}}
+		},
+	},
+}
+
+// control runs one.
+func (c Config) control(ctx context.Context, control Control) error {
+	kinds, err := nemesis.Kinds.Named("hold-writer")
+	if control.nemeses != nil {
+		kinds, err = nemesis.Kinds.Named(control.nemeses...)
+	}
+	if err != nil {
+		return err
+	}
+	if control.harm != nil {
+		kinds = []nemesis.Kind{*control.harm}
+	}
+	works, err := workload.Kinds.Named(cmp.Or(control.workload, workload.Appends))
+	if err != nil {
+		return err
+	}
+	s := &stage{config: c, dir: filepath.Join(c.Dir, record.ControlsDir, control.Name)}
+	run := record.Run{
+		Name: control.Name, Control: true, FaultsMS: controlTime.Milliseconds(), Workloads: workload.Kinds.Names(works), Nemeses: nemesis.Kinds.Names(kinds),
+	}
+	if control.nemeses == nil && control.harm == nil {
+		return s.perform(ctx, run, control.build(c), func(ctx context.Context) error { return s.hold(ctx, works[0], kinds[0]) })
+	}
+	s.local, s.config.Workloads, s.config.Always, s.config.Nemeses, s.config.Time = control.local, works, kinds, nil, roundsTime
+	run.FaultsMS = roundsTime.Milliseconds()
+	return s.perform(ctx, run, control.build(c), s.rounds)
+}
+
+// hold has a writer stand still between reading and writing until it has lost its lock, again and again until that shows.
+func (s *stage) hold(ctx context.Context, work workload.Kind, holding nemesis.Kind) error {
+	w, err := work.Start(workload.World{Lab: s.lab, Record: s.record, Seed: s.config.Seed})
+	if err != nil {
+		return err
+	}
+	s.record.Round([]string{holding.Name})
+	harming, cancel := context.WithTimeout(ctx, controlTime)
+	defer cancel()
+	rng := rand.New(rand.NewPCG(s.config.Seed, 0))
+	for harming.Err() == nil {
+		if caught, err := s.caught(ctx, w); err != nil {
+			return err
+		} else if caught {
+			break
+		}
+		if err := s.field.Strike(harming, holding, rng); err != nil {
+			return err
+		}
+	}
+	s.record.Healed()
+	closing, stop := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer stop()
+	return w.Close(closing)
+}
+
+// caught tells whether what was seen so far breaks a promise.
+func (s *stage) caught(ctx context.Context, w workload.Workload) (bool, error) {
+	if c, ok := w.(workload.Catcher); ok {
+		return c.Caught(ctx)
+	}
+	return s.lab.Book.Judge() != nil, nil
+}

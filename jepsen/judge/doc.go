@@ -1,0 +1,12 @@
+// Package judge says what a recorded run is worth: it has every workload's checker look at the record, and looks itself for
+// what all have in common.
+//
+//   - liveness: after the faults of each round had healed, a call that was made then succeeded within the workload's bound;
+//   - rate: enough calls succeeded;
+//   - logs: no process panicked;
+//   - harness: no process ended that nobody ended, and the run came to its end. A harness that failed makes the run unknown,
+//     not invalid;
+//   - faults: each nemesis that was asked for struck.
+//
+// A verdict is never better than what is known. A positive control is judged in the same way, and passes if it is invalid.
+package judge

@@ -1,0 +1,247 @@
+//go:build linux
+
+package judge_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/writ-io/writ/jepsen/judge"
+	"github.com/writ-io/writ/jepsen/record"
+	"github.com/writ-io/writ/jepsen/verdict"
+)
+
+// grant is a call of the counter that succeeds.
+func grant(w *record.Writer, token int) {
+	w.Call("counter", "c", "acquire", map[string]any{"resource": fmt.Sprint("r", token)})(record.OK,
+		map[string]any{"resource": fmt.Sprint("r", token), "token": token})
+}
+
+// run writes a record of two rounds, as a test wants it.
+type run struct {
+	calls     int
+	afterHeal bool
+	faults    bool
+	log       string
+	problems  []record.Problem
+	unended   bool
+	control   bool
+	workloads []string
+}
+
+func (r run) write(t *testing.T, dir string) string {
+	t.Helper()
+	if r.workloads == nil {
+		r.workloads = []string{"counter"}
+	}
+	w, err := record.Create(dir, record.Run{
+		Name: "run", Control: r.control, Workloads: r.workloads, Nemeses: []string{"kill-node", "reset"}, Problems: []record.Problem{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 2 {
+		w.Round([]string{"kill-node"})
+		if r.faults {
+			w.Fault("kill-node", "eu")()
+		}
+		for i := range r.calls {
+			grant(w, 1+round*1000+i)
+		}
+		w.Healed()
+		if r.afterHeal {
+			grant(w, 500+round*1000)
+		}
+	}
+	for _, p := range r.problems {
+		w.Problem(p)
+	}
+	if err := os.WriteFile(filepath.Join(dir, record.LogsDir, "eu.log"), []byte(r.log+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !r.unended {
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestVerdicts(t *testing.T) {
+	sound := run{calls: 5, afterHeal: true, faults: true, log: "all is well: panic: no"}
+	for name, row := range map[string]struct {
+		change func(*run)
+		want   verdict.Verdict
+		reason string
+	}{
+		"sound":               {func(*run) {}, verdict.Valid, ""},
+		"too little":          {func(r *run) { r.calls, r.afterHeal = 0, false }, verdict.Invalid, "0 calls succeeded"},
+		"no recovery":         {func(r *run) { r.afterHeal = false }, verdict.Unknown, "no call succeeded after the faults"},
+		"no faults":           {func(r *run) { r.faults = false }, verdict.Unknown, "no nemesis struck"},
+		"a panic":             {func(r *run) { r.log = "panic: runtime error" }, verdict.Invalid, "a process broke down"},
+		"an end by itself":    {func(r *run) { r.problems = []record.Problem{{Broken: true, Text: "eu"}} }, verdict.Invalid, "a process ended"},
+		"the harness failed":  {func(r *run) { r.problems = []record.Problem{{Text: "disk full"}} }, verdict.Unknown, "the harness failed"},
+		"it crashed at once":  {func(r *run) { r.unended, r.calls, r.afterHeal = true, 0, false }, verdict.Unknown, "0 calls succeeded"},
+		"the harness crashed": {func(r *run) { r.unended = true }, verdict.Unknown, "did not come to its end"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := sound
+			row.change(&r)
+			report, err := judge.Dir(r.write(t, t.TempDir()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Verdict != row.want || report.Overall() != row.want {
+				t.Errorf("%v and %v, want %v: %+v", report.Verdict, report.Overall(), row.want, report.Judgements)
+			}
+			found := row.reason == ""
+			for _, j := range report.Judgements {
+				found = found || strings.Contains(j.Reason, row.reason)
+			}
+			if !found {
+				t.Errorf("%q is no reason of %+v", row.reason, report.Judgements)
+			}
+		})
+	}
+}
+
+// lines makes a record of one round of lines as they are. Times are in seconds.
+func lines(t *testing.T, ended bool, healed int, calls ...[2]int) *judge.Report {
+	t.Helper()
+	return linesAt(t, 0, ended, healed, calls...)
+}
+
+// linesAt does the same of regions that are far apart.
+func linesAt(t *testing.T, pace float64, ended bool, healed int, calls ...[2]int) *judge.Report {
+	t.Helper()
+	dir := run{}.write(t, t.TempDir())
+	var history, faults strings.Builder
+	for i, call := range calls {
+		_, _ = fmt.Fprintf(&history, `{"at":%d,"what":"call","id":%d,"round":1,"workload":"counter","client":"c","op":"renew"}`+"\n", call[0]*1e9, i+1)
+		_, _ = fmt.Fprintf(&history, `{"at":%d,"what":"return","id":%d,"outcome":"ok"}`+"\n", call[1]*1e9, i+1)
+	}
+	_, _ = fmt.Fprintf(&history, `{"at":%d,"what":"event","workload":"counter","client":"c","op":"end"}`+"\n", int(1e12))
+	_, _ = fmt.Fprintf(&faults, `{"at":0,"what":"round","round":1}`+"\n"+`{"at":%d,"what":"healed","round":1}`+"\n", healed*1e9)
+	whole := fmt.Sprintf(`{"format":1,"name":"run","workloads":["counter"],"ended":%v,"pace":%v}`, ended, pace)
+	for name, text := range map[string]string{record.HistoryFile: history.String(), record.FaultsFile: faults.String(), record.RunFile: whole} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := judge.Dir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestLiveness(t *testing.T) {
+	busy := [][2]int{{1, 2}, {3, 4}, {5, 6}, {7, 8}, {9, 10}}
+	for name, row := range map[string]struct {
+		healed int
+		calls  [][2]int
+		want   verdict.Verdict
+		reason string
+	}{
+		"at once":           {10, [][2]int{{11, 12}}, verdict.Valid, "a call succeeded 2s after the faults"},
+		"the first counts":  {10, [][2]int{{11, 12}, {500, 501}}, verdict.Valid, "a call succeeded 2s after the faults"},
+		"late":              {10, [][2]int{{400, 401}}, verdict.Invalid, "the first 6m31s after them"},
+		"never":             {10, nil, verdict.Invalid, "no call succeeded after the faults"},
+		"asked before":      {11, [][2]int{{10, 12}}, verdict.Invalid, "no call succeeded after the faults"},
+		"no time was left":  {999, nil, verdict.Unknown, "the record ends 1s after them"},
+		"a slow one is not": {10, [][2]int{{11, 300}}, verdict.Invalid, "no call succeeded within"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := lines(t, true, row.healed, append(slices.Clone(busy), row.calls...)...)
+			i := slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "L1" })
+			if j := r.Judgements[i]; j.Verdict != row.want || !strings.Contains(j.Reason, row.reason) {
+				t.Errorf("%v: %s; want %v: %s", j.Verdict, j.Reason, row.want, row.reason)
+			}
+		})
+	}
+}
+
+// Of a run that was broken off it is not known whether there would have been more.
+func TestRate(t *testing.T) {
+	for _, ended := range []bool{true, false} {
+		want := map[bool]verdict.Verdict{true: verdict.Invalid, false: verdict.Unknown}[ended]
+		r := lines(t, ended, 100, [2]int{1, 2})
+		i := slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "rate" })
+		if j := r.Judgements[i]; j.Verdict != want || !strings.Contains(j.Reason, "1 calls succeeded, 0.0 a second") {
+			t.Errorf("ended is %v: %v: %s", ended, j.Verdict, j.Reason)
+		}
+	}
+}
+
+// Less is asked for of regions that are far apart.
+func TestPace(t *testing.T) {
+	var calls [][2]int
+	for i := range 30 {
+		calls = append(calls, [2]int{i, i + 1})
+	}
+	for pace, want := range map[float64]verdict.Verdict{0: verdict.Invalid, 1: verdict.Invalid, 0.5: verdict.Invalid, 0.2: verdict.Valid} {
+		r := linesAt(t, pace, true, 100, calls...)
+		i := slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "rate" })
+		if j := r.Judgements[i]; j.Verdict != want || !strings.Contains(j.Reason, "30 calls succeeded") {
+			t.Errorf("at %v: %v: %s", pace, j.Verdict, j.Reason)
+		}
+	}
+}
+
+func TestLogs(t *testing.T) {
+	judged := func(dir string) verdict.Judgement {
+		r, err := judge.Dir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Judgements[slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "logs" })]
+	}
+	if j := judged(run{log: "fatal error: all goroutines are asleep"}.write(t, t.TempDir())); len(j.Evidence) != 1 || !strings.Contains(j.Evidence[0], "eu.log: fatal error") {
+		t.Errorf("who broke down is not said: %+v", j)
+	}
+	dir := run{}.write(t, t.TempDir())
+	if err := os.Remove(filepath.Join(dir, record.LogsDir, "eu.log")); err != nil {
+		t.Fatal(err)
+	}
+	if j := judged(dir); j.Verdict != verdict.Unknown {
+		t.Errorf("without a log: %+v", j)
+	}
+}
+
+// A control that is not found out makes a valid run invalid, and so does one of which nothing is known.
+func TestControls(t *testing.T) {
+	sound := run{calls: 5, afterHeal: true, faults: true}
+	for name, row := range map[string]struct {
+		control run
+		want    verdict.Verdict
+	}{
+		"found out":     {run{control: true, faults: true, problems: []record.Problem{{Broken: true, Text: "late"}}}, verdict.Valid},
+		"not found out": {run{control: true, faults: true, calls: 5}, verdict.Invalid},
+		"unknown":       {run{control: true, faults: true, calls: 5, unended: true}, verdict.Invalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := sound.write(t, t.TempDir())
+			row.control.write(t, filepath.Join(dir, record.ControlsDir, "one"))
+			report, err := judge.Dir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Verdict != verdict.Valid || report.Overall() != row.want {
+				t.Errorf("the run is %v, all together %v, want %v", report.Verdict, report.Overall(), row.want)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeJudged(t *testing.T) {
+	if _, err := judge.Dir(t.TempDir()); err == nil {
+		t.Error("an empty directory was judged")
+	}
+	if _, err := judge.Dir(run{workloads: []string{"regster"}}.write(t, t.TempDir())); err == nil || !strings.Contains(err.Error(), "regster") {
+		t.Errorf("a workload that is none: %v", err)
+	}
+}
