@@ -30,10 +30,13 @@ const module = "github.com/writ-io/writ"
 // can disappear without the other being missed.
 var coreFiles = []string{
 	"fence/gate/admit.go",
+	"fence/gate/breakglass.go",
 	"fence/gate/disk.go",
 	"fence/gate/events.go",
 	"fence/gate/gate.go",
 	"fence/gate/link.go",
+	"fence/gate/names.go",
+	"fence/gate/page.go",
 	"fence/gate/reason.go",
 	"fence/gate/resource.go",
 	"fence/gate/rules.go",
@@ -55,18 +58,70 @@ var coreFiles = []string{
 	"lease/table_guard.go",
 	"lease/table_guard_admin.go",
 	"lease/table_guard_calls.go",
+	"lease/table_guard_glass.go",
+	"lease/table_guard_open.go",
 	"lease/table_hold.go",
 	"lease/table_intern.go",
+	"lease/table_notes.go",
 	"lease/table_queue.go",
+	"lease/table_attest.go",
+	"lease/table_tenure.go",
 	"lease/table_timers.go",
+	"lease/tenure.go",
+	"quorum/audit_prune.go",
 	"quorum/engine.go",
 	"quorum/engine_gather.go",
 	"quorum/engine_recover.go",
+	"quorum/engine_region.go",
 	"quorum/engine_round.go",
 	"quorum/image.go",
 	"quorum/keys.go",
 	"quorum/memory.go",
 	"quorum/telling.go",
+	"region/agents.go",
+	"region/approvers.go",
+	"region/automatic.go",
+	"region/confidence.go",
+	"region/contradicted.go",
+	"region/drill.go",
+	"region/explain.go",
+	"region/groups.go",
+	"region/loosen.go",
+	"region/machine.go",
+	"region/machine_events.go",
+	"region/operations.go",
+	"region/operations_sign.go",
+	"region/promotion.go",
+	"region/attestation.go",
+	"region/promotion_calls.go",
+	"region/promotion_checks.go",
+	"region/promotion_hooks.go",
+	"region/promotion_plan.go",
+	"region/promotion_show.go",
+	"region/promotion_states.go",
+	"region/spec.go",
+	"region/trace.go",
+	"region/transitions.go",
+	"region/agent/machine.go",
+	"region/approval/errors.go",
+	"region/approval/loosens.go",
+	"region/approval/rule.go",
+	"singleton/cron/control.go",
+	"singleton/cron/encoder.go",
+	"singleton/cron/events.go",
+	"singleton/cron/machine.go",
+	"singleton/cron/policy.go",
+	"singleton/cron/slots.go",
+	"singleton/cron/state.go",
+	"singleton/partition/assign.go",
+	"singleton/partition/machine.go",
+	"singleton/partition/machine_events.go",
+	"singleton/partition/machine_parts.go",
+	"singleton/partition/names.go",
+	"singleton/runner.go",
+	"singleton/runner_events.go",
+	"singleton/schedule/fields.go",
+	"singleton/schedule/schedule.go",
 }
 
 func TestCoreFilesCarryTheDirective(t *testing.T) {
@@ -242,10 +297,16 @@ type listed struct {
 
 func goList(t *testing.T, args ...string) []listed {
 	t.Helper()
+	return goListIn(t, ".", args...)
+}
+
+// goListIn is goList for the module in dir.
+func goListIn(t *testing.T, dir string, args ...string) []listed {
+	t.Helper()
 	sources(t)
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-e", "-json=ImportPath,Imports,Module"}, args...)...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, stderr.Bytes())
 	}

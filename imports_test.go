@@ -28,16 +28,21 @@ var rooms = map[string][]string{
 	// The clock that counts suspend is what holders, guards and nodes have in common, and nothing else is.
 	"lease/clock": {"sim/mutant"},
 	"fence":       {},
-	"audit":       {"fence"},
-	"lease":       {"lease/clock", "fence", "api/writ/v1", "sim/mutant"},
-	"fence/*":     {"fence", "lease/clock", "api/writ/v1", "sim/mutant"},
-	"region":      {"lease", "lease/clock", "fence", "audit", "api/writ/v1"},
-	"singleton":   {"lease", "lease/clock", "fence"},
+	// api/writ/v1 because records carry sets of approvers and rules as they are declared there.
+	"audit":   {"fence", "region/approval", "api/writ/v1"},
+	"lease":   {"lease/clock", "fence", "api/writ/v1", "sim/mutant"},
+	"fence/*": {"fence", "lease/clock", "region/approval", "api/writ/v1", "sim/mutant"},
+	// Who has signed what is judged by the quorum, by guards that people open without one, and by auditors offline.
+	"region/approval": {"api/writ/v1", "sim/mutant"},
+	"region":          {"region/approval", "lease", "lease/clock", "fence", "fence/*", "audit", "api/writ/v1", "sim/mutant"},
+	"singleton":       {"lease", "lease/clock", "fence", "sim/mutant"},
+	// Programs that people copy, and so built of nothing but what people import.
+	"singleton/examples": {"singleton", "lease", "fence", "fence/*"},
 	// api/writ/v1 because the records that the quorum stores are declared there,
 	// in record.proto.
-	"quorum":     {"region", "lease", "lease/clock", "audit", "fence", "api/writ/v1", "sim/mutant"},
-	"api/server": {"quorum", "region", "singleton", "lease", "lease/clock", "audit", "fence", "api/writ/v1"},
-	"jepsen":     {"singleton", "lease", "lease/clock", "fence", "fence/*", "api/writ/v1"},
+	"quorum":     {"region", "region/approval", "lease", "lease/clock", "audit", "fence", "api/writ/v1", "sim/mutant"},
+	"api/server": {"quorum", "region", "region/approval", "singleton", "lease", "lease/clock", "audit", "fence", "api/writ/v1"},
+	"jepsen":     {"audit", "region", "region/approval", "singleton", "lease", "lease/clock", "fence", "fence/*", "api/writ/v1"},
 	"sim":        {anything},
 	"cmd":        {anything},
 }
@@ -45,7 +50,7 @@ var rooms = map[string][]string{
 // lightRooms and lightPackages are built into other people's programs and
 // sidecars, where an etcd server would be a surprise.
 var (
-	lightRooms    = []string{"fence", "fence/*", "lease", "singleton"}
+	lightRooms    = []string{"fence", "fence/*", "lease", "region", "region/approval", "singleton", "singleton/examples"}
 	lightPackages = []string{module + "/cmd/writ-guard"}
 )
 
