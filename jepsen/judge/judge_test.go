@@ -79,7 +79,6 @@ func TestVerdicts(t *testing.T) {
 		reason string
 	}{
 		"sound":               {func(*run) {}, verdict.Valid, ""},
-		"too little":          {func(r *run) { r.calls, r.afterHeal = 0, false }, verdict.Invalid, "0 calls succeeded"},
 		"no recovery":         {func(r *run) { r.afterHeal = false }, verdict.Unknown, "no call succeeded after the faults"},
 		"no faults":           {func(r *run) { r.faults = false }, verdict.Unknown, "no nemesis struck"},
 		"a panic":             {func(r *run) { r.log = "panic: runtime error" }, verdict.Invalid, "a process broke down"},
@@ -112,11 +111,11 @@ func TestVerdicts(t *testing.T) {
 // lines makes a record of one round of lines as they are. Times are in seconds.
 func lines(t *testing.T, ended bool, healed int, calls ...[2]int) *judge.Report {
 	t.Helper()
-	return linesAt(t, 0, ended, healed, calls...)
+	return linesOf(t, fmt.Sprintf(`"ended":%v`, ended), healed, calls...)
 }
 
-// linesAt does the same of regions that are far apart.
-func linesAt(t *testing.T, pace float64, ended bool, healed int, calls ...[2]int) *judge.Report {
+// linesOf does the same of a run with these fields.
+func linesOf(t *testing.T, fields string, healed int, calls ...[2]int) *judge.Report {
 	t.Helper()
 	dir := run{}.write(t, t.TempDir())
 	var history, faults strings.Builder
@@ -126,7 +125,7 @@ func linesAt(t *testing.T, pace float64, ended bool, healed int, calls ...[2]int
 	}
 	_, _ = fmt.Fprintf(&history, `{"at":%d,"what":"event","workload":"counter","client":"c","op":"end"}`+"\n", int(1e12))
 	_, _ = fmt.Fprintf(&faults, `{"at":0,"what":"round","round":1}`+"\n"+`{"at":%d,"what":"healed","round":1}`+"\n", healed*1e9)
-	whole := fmt.Sprintf(`{"format":1,"name":"run","workloads":["counter"],"ended":%v,"pace":%v}`, ended, pace)
+	whole := fmt.Sprintf(`{"format":1,"name":"run","workloads":["counter"],%s}`, fields)
 	for name, text := range map[string]string{record.HistoryFile: history.String(), record.FaultsFile: faults.String(), record.RunFile: whole} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -165,15 +164,29 @@ func TestLiveness(t *testing.T) {
 	}
 }
 
-// Of a run that was broken off it is not known whether there would have been more.
+// Of a run that was broken off it is not known whether there would have been more, and nothing is asked for in no time.
 func TestRate(t *testing.T) {
-	for _, ended := range []bool{true, false} {
-		want := map[bool]verdict.Verdict{true: verdict.Invalid, false: verdict.Unknown}[ended]
-		r := lines(t, ended, 100, [2]int{1, 2})
-		i := slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "rate" })
-		if j := r.Judgements[i]; j.Verdict != want || !strings.Contains(j.Reason, "1 calls succeeded, 0.0 a second") {
-			t.Errorf("ended is %v: %v: %s", ended, j.Verdict, j.Reason)
-		}
+	one := [][2]int{{1, 2}}
+	for name, row := range map[string]struct {
+		run    string
+		healed int
+		calls  [][2]int
+		want   verdict.Verdict
+		reason string
+	}{
+		"too few":            {`"ended":true`, 100, one, verdict.Invalid, "1 calls succeeded, 0.0 a second"},
+		"killed":             {`"ended":false`, 100, one, verdict.Unknown, "1 calls succeeded, 0.0 a second"},
+		"interrupted":        {`"ended":true,"problems":[{"text":"interrupted"}]`, 100, one, verdict.Unknown, "1 calls succeeded, 0.0 a second"},
+		"none in two calls":  {`"ended":true,"pace":0.1`, 29, nil, verdict.Invalid, "0 calls succeeded, 0.0 a second; 0.1 are asked for"},
+		"none in half a one": {`"ended":true,"pace":0.1`, 5, nil, verdict.Valid, "0 calls succeeded, 0.0 a second; 0.1 are asked for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := linesOf(t, row.run, row.healed, row.calls...)
+			i := slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "rate" })
+			if j := r.Judgements[i]; j.Verdict != row.want || !strings.Contains(j.Reason, row.reason) {
+				t.Errorf("%v: %s; want %v: %s", j.Verdict, j.Reason, row.want, row.reason)
+			}
+		})
 	}
 }
 
@@ -184,7 +197,7 @@ func TestPace(t *testing.T) {
 		calls = append(calls, [2]int{i, i + 1})
 	}
 	for pace, want := range map[float64]verdict.Verdict{0: verdict.Invalid, 1: verdict.Invalid, 0.5: verdict.Invalid, 0.2: verdict.Valid} {
-		r := linesAt(t, pace, true, 100, calls...)
+		r := linesOf(t, fmt.Sprintf(`"ended":true,"pace":%v`, pace), 100, calls...)
 		i := slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "rate" })
 		if j := r.Judgements[i]; j.Verdict != want || !strings.Contains(j.Reason, "30 calls succeeded") {
 			t.Errorf("at %v: %v: %s", pace, j.Verdict, j.Reason)
