@@ -67,6 +67,9 @@ func (g *Gate) closed(closes bool, now clock.Instant) bool {
 	return closes && now >= g.deadline && !mutant.On(mutant.OpenWhenIsolated)
 }
 
+// unseeded tells whether what the quorum knows is not known here yet, so that nothing is admitted.
+func (g *Gate) unseeded() bool { return !g.seeded && !mutant.On(mutant.AdmitUnseeded) }
+
 // enter counts a write under the floor of an open resource as under way. There is a free slot.
 func (g *Gate) enter(r *resource) Ticket {
 	index := g.free - 1
@@ -140,7 +143,7 @@ func (g *Gate) refusal(r *resource, name string, token fence.Token) error {
 	case g.stopping:
 		return &fence.UnavailableError{Resource: name, Obstacle: fence.Stopping}
 	case r.by(token): // without a quorum
-	case !g.seeded && !mutant.On(mutant.AdmitUnseeded):
+	case g.unseeded():
 		return &fence.UnavailableError{Resource: name, Obstacle: fence.NotSeeded, RetryAfter: retrySoon}
 	case g.closed(closes, g.now):
 		return g.isolated(name)
@@ -315,7 +318,7 @@ func (g *Gate) verdict(r *resource, s *slot) (bool, error) {
 		return true, &fence.StaleError{Resource: r.name, Have: s.token, Floor: r.floor}
 	case g.stopping:
 		return true, &fence.UnavailableError{Resource: r.name, Obstacle: fence.Stopping}
-	case r.open == s.token && (!g.seeded || g.closed(r.closes, g.now)) && !r.by(s.token):
+	case r.open == s.token && (g.unseeded() || g.closed(r.closes, g.now)) && !r.by(s.token):
 		return true, g.isolated(r.name)
 	case r.open == s.token:
 		return true, nil

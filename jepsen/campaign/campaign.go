@@ -33,7 +33,7 @@ const (
 	look     = 50 * time.Millisecond
 )
 
-// Config says what to run. Dir and the programs are mandatory.
+// Config says what to run. Dir is mandatory, and so are the programs, which Build builds.
 type Config struct {
 	// Dir is where the records go.
 	Dir string
@@ -47,8 +47,8 @@ type Config struct {
 	Controls []Control
 	// Matrix is how far the regions of the run are from each other; those of controls are in one place.
 	Matrix lab.Matrix
-	// Writ, Guard and Etcd are the programs; Etcd is needed for the control of that name alone.
-	Writ, Guard, Etcd string
+	// Writ and Guard are the programs, Etcd and ForgetfulGuard those of controls alone, see package cluster.
+	Writ, Guard, Etcd, ForgetfulGuard string
 	// Previous are the programs of the previous release, which nodes and guards are started as then.
 	Previous lab.Release
 	// Command is what was typed, for the record.
@@ -66,12 +66,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("campaign: Time is %v: give from 1s to 24h", c.Time)
 	case len(c.Workloads) == 0:
 		return errors.New("campaign: Workloads is empty: name at least one")
-	case c.Writ == "" || c.Guard == "":
-		return errors.New("campaign: Writ or Guard is missing: give the paths of the programs")
 	}
-	for _, control := range c.Controls {
-		if control.etcd && c.Etcd == "" {
-			return fmt.Errorf("campaign: Etcd is missing: control %s needs the path of the program", control.Name)
+	for _, p := range c.programs() {
+		if *p.path(&c) == "" {
+			return fmt.Errorf("campaign: %s is missing: give the path of the program, or have it built", p.field)
 		}
 	}
 	return nil
@@ -179,6 +177,7 @@ func (s *stage) perform(ctx context.Context, run record.Run, config lab.Config, 
 	} else if failed != nil {
 		s.record.Problem(record.Problem{Text: failed.Error()})
 	}
+	s.lab.Dismiss() // also those that no workload is about, for what they were told from now on the audit log would not know
 	if s.lab.Nodes != nil {
 		s.keepAudit(ctx)
 	}
@@ -302,7 +301,7 @@ func versions(config Config) map[string]string {
 	if data, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		v["kernel"] = string(data[:max(0, len(data)-1)])
 	}
-	for name, path := range map[string]string{"writ": config.Writ, "writ-guard": config.Guard, "etcd": config.Etcd,
+	for name, path := range map[string]string{"writ": config.Writ, "writ-guard": config.Guard, "etcd": config.Etcd, "forgetful writ-guard": config.ForgetfulGuard,
 		"previous writ": config.Previous.Writ, "previous writ-guard": config.Previous.Guard} {
 		if data, err := os.ReadFile(path); err == nil {
 			v[name] = fmt.Sprintf("sha256:%x", sha256.Sum256(data))

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/jepsen/campaign"
-	"github.com/writ-io/writ/jepsen/cluster"
 	"github.com/writ-io/writ/jepsen/judge"
 	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/nemesis"
@@ -57,13 +56,8 @@ func harness(ctx context.Context, t *testing.T, span time.Duration, works []work
 		Matrix: lab.Matrix{Pace: 0.05},
 	}
 	t.Logf("seed %d", config.Seed)
-	for _, program := range []struct {
-		into *string
-		from func(context.Context, string) (string, error)
-	}{{&config.Writ, cluster.Build}, {&config.Guard, cluster.BuildGuard}, {&config.Etcd, cluster.BuildEtcd}} {
-		if *program.into, err = program.from(t.Context(), programs); err != nil {
-			t.Fatal(err)
-		}
+	if err := config.Build(t.Context(), programs); err != nil {
+		t.Fatal(err)
 	}
 	if err := campaign.Run(ctx, config); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/writ-io/writ/jepsen/appends/book"
 	"github.com/writ-io/writ/jepsen/choice"
+	"github.com/writ-io/writ/jepsen/cluster"
 	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/nemesis"
 	"github.com/writ-io/writ/jepsen/record"
@@ -21,13 +22,15 @@ import (
 type Control struct {
 	Name string
 	// Doc is a sentence for people.
-	Doc   string
-	etcd  bool
-	build func(Config) lab.Config
+	Doc string
+	// program is what it needs beside Writ and Guard; nil: nothing.
+	program *program
+	build   func(Config) lab.Config
 	// workload is what breaks; empty: [workload.Appends].
 	workload string
-	// nemeses do harm in rounds of the workload, for a while; none: a writer is held until that has shown.
+	// nemeses do harm in rounds of the workload, for a while; none: aimed does until that has shown, "hold-writer" if empty.
 	nemeses []string
+	aimed   string
 	// harm is a nemesis that is no promise to outlast, in place of nemeses.
 	harm *nemesis.Kind
 	// local has the clients read nodes' own state.
@@ -52,8 +55,16 @@ var controls = []Control{
 	},
 	{
 		Name: "etcd-mutex", Doc: "writers lock by etcd's concurrency.Mutex, and nothing fences the store: one that was paused writes late",
-		etcd:  true,
-		build: func(c Config) lab.Config { return lab.Config{Etcd: c.Etcd, Writers: 2} },
+		program: &etcd,
+		build:   func(c Config) lab.Config { return lab.Config{Etcd: c.Etcd, Writers: 2} },
+	},
+	{
+		Name: "floors-in-memory", Doc: "guards keep their floors in memory alone: one that was started again lets a writer that was paused write late",
+		aimed:   "zombie-forgotten",
+		program: &forgetfulGuard,
+		build: func(c Config) lab.Config {
+			return lab.Config{Writ: c.Writ, Guard: c.ForgetfulGuard, Writers: 2}
+		},
 	},
 	{
 		Name: "unfenced-singletons", Doc: "PostgreSQL compares no tokens: a process that was paused in the middle of a slot doubles its effect",
@@ -78,9 +89,49 @@ var controls = []Control{
 	},
 }
 
+// program is one of a run.
+type program struct {
+	field string // of Config
+	path  func(*Config) *string
+	build func(ctx context.Context, dir string) (path string, err error)
+}
+
+var (
+	writ           = program{"Writ", func(c *Config) *string { return &c.Writ }, cluster.Build}
+	guard          = program{"Guard", func(c *Config) *string { return &c.Guard }, cluster.BuildGuard}
+	etcd           = program{"Etcd", func(c *Config) *string { return &c.Etcd }, cluster.BuildEtcd}
+	forgetfulGuard = program{"ForgetfulGuard", func(c *Config) *string { return &c.ForgetfulGuard }, cluster.BuildForgetfulGuard}
+)
+
+// programs are those that the run and its controls need.
+func (c *Config) programs() []program {
+	all := []program{writ, guard}
+	for _, control := range c.Controls {
+		if control.program != nil {
+			all = append(all, *control.program)
+		}
+	}
+	return all
+}
+
+// Build builds the programs that are needed and have no path yet into dir.
+func (c *Config) Build(ctx context.Context, dir string) error {
+	for _, p := range c.programs() {
+		path := p.path(c)
+		if *path != "" {
+			continue
+		}
+		var err error
+		if *path, err = p.build(ctx, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // control runs one.
 func (c Config) control(ctx context.Context, control Control) error {
-	kinds, err := nemesis.Kinds.Named("hold-writer")
+	kinds, err := nemesis.Kinds.Named(cmp.Or(control.aimed, "hold-writer"))
 	if control.nemeses != nil {
 		kinds, err = nemesis.Kinds.Named(control.nemeses...)
 	}
@@ -106,7 +157,8 @@ func (c Config) control(ctx context.Context, control Control) error {
 	return s.perform(ctx, run, control.build(c), s.rounds)
 }
 
-// hold has a writer stand still between reading and writing until it has lost its lock, again and again until that shows.
+// hold has a nemesis strike, which has a writer stand still between reading and writing until it has lost its lock, again and
+// again until that shows.
 func (s *stage) hold(ctx context.Context, work workload.Kind, holding nemesis.Kind) error {
 	w, err := work.Start(workload.World{Lab: s.lab, Record: s.record, Seed: s.config.Seed})
 	if err != nil {

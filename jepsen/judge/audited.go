@@ -19,9 +19,6 @@ import (
 	"github.com/writ-io/writ/jepsen/workload"
 )
 
-// proofs let nothing older through. Nobody attests anything in these runs, and every rule is to fail closed.
-var proofs = []string{"acked", "cut", "lapsed"}
-
 // chain is what an audit log tells.
 type chain struct {
 	granted  map[fence.Token]string // the resource, by token
@@ -112,7 +109,7 @@ func (c *chain) proved(r audit.Record) {
 		c.blame("record %d: %s is granted, and no guard was proved", r.Sequence, r.Target)
 	}
 	for _, proof := range all {
-		if _, how, _ := strings.Cut(proof, "="); !slices.Contains(proofs, how) {
+		if _, how, _ := strings.Cut(proof, "="); !slices.Contains(workload.Proofs, how) {
 			c.blame("record %d: %s is granted with the proof %q", r.Sequence, r.Target, proof)
 		}
 	}

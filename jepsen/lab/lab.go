@@ -39,6 +39,8 @@ const (
 	GuardCount = 3
 	// GuardPort is what guards listen on.
 	GuardPort = "8080"
+	// GuardAdmin is where a guard tells of itself, within its namespace.
+	GuardAdmin = "127.0.0.1:7420"
 )
 
 // The parties of the network beside the nodes, guards and writers.

@@ -96,7 +96,7 @@ func (l *Lab) guardConfig(i int) string {
 	}
 	fmt.Fprintf(&b, "upstreams:\n  - {name: store, url: %q, dial_timeout: 1s%s}\n", "http://"+l.storeAddress(), patience)
 	b.WriteString(pairUpstream)
-	fmt.Fprintf(&b, "routes:\n%sadmin: {listen: \"off\"}\nlimits: {linger: 5s, max_park_time: 2s}\nlog: {level: info}\n", route+pairRoute)
+	fmt.Fprintf(&b, "routes:\n%sadmin: {listen: %q}\nlimits: {linger: 5s, max_park_time: 2s}\nlog: {level: info}\n", route+pairRoute, GuardAdmin)
 	return b.String()
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,6 +44,19 @@ func (w *Worker) Finish(ctx context.Context) error {
 	err := w.stdin.Close()
 	w.mu.Unlock()
 	return errors.Join(err, w.Await(ctx))
+}
+
+// Dismiss kills the workers that still work, and returns when all that they said has been heard.
+func (l *Lab) Dismiss() {
+	workers := slices.Concat(l.Writers, l.TableWriters, l.Services)
+	if l.Pair != nil {
+		workers = append(workers, l.Pair.Writers...)
+	}
+	for _, w := range workers {
+		if w.Ended() != nil {
+			_ = w.Kill() // one that has ended by itself is what Check is for
+		}
+	}
 }
 
 func (l *Lab) writerConfig() writer.Config {

@@ -49,10 +49,13 @@ var aimed = []Kind{
 		return s.strand(ctx, left)
 	}},
 	{Name: "zombie", Doc: "have a writer that was overtaken write at a guard that cannot have heard of it", strike: func(ctx context.Context, s *strike) error {
-		return s.zombie(ctx, false)
+		return s.zombie(ctx, alive)
 	}},
 	{Name: "zombie-restart", Doc: "the same at a guard that was killed, and started when it could not hear of it", strike: func(ctx context.Context, s *strike) error {
-		return s.zombie(ctx, true)
+		return s.zombie(ctx, unaware)
+	}},
+	{Name: "zombie-forgotten", Doc: "the same at a guard that had heard of it, was killed, and started when it could not hear of it again", strike: func(ctx context.Context, s *strike) error {
+		return s.zombie(ctx, forgetful)
 	}},
 }
 

@@ -83,10 +83,19 @@ func overtaking(token fence.Token) func(writer.Said) bool {
 	}
 }
 
+// rebirth is when the guard of a zombie is killed, if it is.
+type rebirth uint8
+
+const (
+	alive     rebirth = iota
+	unaware           // before it could hear of the newer token
+	forgetful         // after it has raised its floor
+)
+
 // zombie pauses a writer between reading and writing, cuts a guard off from the quorum and from the other writers, and has
-// the writer present its writ there when another one has written. The guard cannot know of the newer token; it has to
-// know that it does not. If restart is set, it is killed, and started again only then.
-func (s *strike) zombie(ctx context.Context, restart bool) error {
+// the writer present its writ there when another one has written. The guard cannot hear of the newer token; it has to know
+// that it cannot, or to remember. If it is killed, it is started again when it hears nothing.
+func (s *strike) zombie(ctx context.Context, dies rebirth) error {
 	w, i := s.writer(), s.rng.IntN(lab.GuardCount)
 	g := guard(i)
 	ways := both(g, regions...)
@@ -99,14 +108,19 @@ func (s *strike) zombie(ctx context.Context, restart bool) error {
 		return nil
 	}
 	return s.held(ctx, w, writer.Hold, i, func(ctx context.Context, reader writer.Said, goOn func() error) error {
+		if dies == forgetful {
+			s.lab.Book.Await(ctx, overtaking(reader.Token))
+		}
 		return s.while(ctx, g+" hears nothing of a newer token", s.each(ways, s.lab.Net.Cut), func(ctx context.Context) error {
-			if restart {
+			if dies != alive {
 				if err := s.lab.Guards[i].Kill(); err != nil {
 					return err
 				}
 			}
-			s.lab.Book.Await(ctx, overtaking(reader.Token))
-			if restart {
+			if dies != forgetful {
+				s.lab.Book.Await(ctx, overtaking(reader.Token))
+			}
+			if dies != alive {
 				if err := s.lab.Guards[i].Start(); err != nil {
 					return err
 				}

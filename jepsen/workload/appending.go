@@ -71,6 +71,12 @@ type attempt struct {
 	Detail  string      `json:"detail,omitempty"`
 }
 
+// granted is what a writer says of a grant, with how each guard was proved to refuse what is older, if it could find out.
+type granted struct {
+	Token  fence.Token       `json:"token"`
+	Proofs map[string]string `json:"proofs,omitempty"`
+}
+
 // Listen has what the writers and the store of a book say recorded under a name. It is called before the lab is started.
 func Listen(b *book.Book, name string, w *record.Writer) {
 	var mu sync.Mutex
@@ -88,7 +94,7 @@ func Listen(b *book.Book, name string, w *record.Writer) {
 		defer mu.Unlock()
 		switch said.Kind {
 		case writer.Granted:
-			w.Event(name, said.Writer, opGranted, said.Proofs)
+			w.Event(name, said.Writer, opGranted, granted{Token: said.Token, Proofs: said.Proofs})
 		case writer.Put:
 			open[said.Element] = w.Call(name, said.Writer, opAppend, attempt{
 				Element: said.Element, Token: said.Token, Front: said.Front, Slow: said.Slow,

@@ -22,8 +22,11 @@ var granting = []string{"fencing", "tail", "granted", "verifying", "degraded", "
 // proved are those in which every guard has to have been proved.
 var proved = []string{"granted", "verifying", "degraded", "reconciled", "done"}
 
-// proofs are those that let nothing older through. Nobody attests anything here.
-var proofs = []string{"acked", "cut", "lapsed"}
+// acked is the proof that a guard has raised its floor.
+const acked = "acked"
+
+// Proofs are those that let nothing older through. Nobody attests anything in these runs, and every rule is to fail closed.
+var Proofs = []string{acked, "cut", "lapsed"}
 
 // ending are those that a promotion does not leave.
 var ending = []string{"done", "cancelled", "expired", "superseded", "void", "rolled_back"}
@@ -132,7 +135,7 @@ func (s *sightings) checkPromotion(j *verdict.Judgement, id string) {
 			continue
 		}
 		for i := range lab.GuardCount {
-			if how := p.Proofs[lab.Guard(i)]; !slices.Contains(proofs, how) {
+			if how := p.Proofs[lab.Guard(i)]; !slices.Contains(Proofs, how) {
 				blame(j, s.rounds[id], "%s is %s, and how %s was proved is %q", id, p.State, lab.Guard(i), how)
 			}
 		}

@@ -60,7 +60,7 @@ type Catcher interface {
 
 // Kinds are all workloads.
 var Kinds = choice.Set[Kind]{
-	All:  []Kind{register, counter, believing, appending, watching, tabling, singletons, promoting, approving},
+	All:  []Kind{register, counter, believing, appending, floors, watching, tabling, singletons, promoting, approving},
 	Tell: func(k Kind) (name, doc string) { return k.Name, k.Doc },
 }
 

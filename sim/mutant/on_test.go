@@ -17,6 +17,10 @@ func TestOneMutantIsOn(t *testing.T) {
 			}
 		}
 	}
+	Use(FloorInMemory, AdmitUnseeded)
+	if !On(FloorInMemory) || !On(AdmitUnseeded) || On(EarlyExpiry) {
+		t.Error("two were chosen, and are not those that are on")
+	}
 	defer func() {
 		if recover() == nil {
 			t.Error("what does not exist can be turned on")

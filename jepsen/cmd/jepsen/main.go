@@ -17,7 +17,6 @@ import (
 
 	"github.com/writ-io/writ/jepsen/campaign"
 	"github.com/writ-io/writ/jepsen/choice"
-	"github.com/writ-io/writ/jepsen/cluster"
 	"github.com/writ-io/writ/jepsen/judge"
 	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/nemesis"
@@ -170,13 +169,7 @@ func perform(ctx context.Context, config campaign.Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if config.Writ, err = cluster.Build(ctx, dir); err != nil {
-		return err
-	}
-	if config.Guard, err = cluster.BuildGuard(ctx, dir); err != nil {
-		return err
-	}
-	if config.Etcd, err = cluster.BuildEtcd(ctx, dir); err != nil {
+	if err := config.Build(ctx, dir); err != nil {
 		return err
 	}
 	return campaign.Run(ctx, config)

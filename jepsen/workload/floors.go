@@ -1,0 +1,231 @@
+//go:build linux
+
+package workload
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/jepsen/appends/store"
+	"github.com/writ-io/writ/jepsen/lab"
+	"github.com/writ-io/writ/jepsen/record"
+	"github.com/writ-io/writ/jepsen/verdict"
+	"github.com/writ-io/writ/jepsen/wait"
+)
+
+// Floors is the name of the workload that asks guards what they refuse.
+const Floors = "floors"
+
+const (
+	opStatus   = "status"
+	floorLimit = time.Second
+	floorPause = 200 * time.Millisecond
+	// maxStatus bounds what a guard may answer, in bytes.
+	maxStatus = 1 << 20
+)
+
+var floors = Kind{
+	Name: Floors, Doc: "guards are asked for their floors, which are never below what they proved to refuse or have let through",
+	Rate: 1, Bound: 5*time.Second + allowance,
+	Start: func(w World) (Workload, error) { return newFloorReaders(w), nil },
+	Check: func(h *record.History) []verdict.Judgement { return []verdict.Judgement{checkFloors(h)} },
+}
+
+// floorReaders ask each guard, from where it runs, so that no cut is between.
+type floorReaders struct {
+	record  *record.Writer
+	clients [lab.GuardCount]*http.Client
+}
+
+func newFloorReaders(w World) *floorReaders {
+	r := &floorReaders{record: w.Record}
+	for i := range r.clients {
+		dial := w.Lab.Net.Dial(lab.Guard(i))
+		r.clients[i] = &http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true, // a guard that was started again has nothing of it
+			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				return dial(ctx, address)
+			},
+		}}
+	}
+	return r
+}
+
+func (r *floorReaders) Close(context.Context) error { return nil }
+
+func (r *floorReaders) Run(ctx context.Context, _ int) error {
+	var running sync.WaitGroup
+	for i := range r.clients {
+		running.Go(func() {
+			for wait.For(ctx, floorPause) {
+				r.ask(context.WithoutCancel(ctx), i)
+			}
+		})
+	}
+	running.Wait()
+	return nil
+}
+
+// toldFloors is what a guard says, as far as it is recorded.
+type toldFloors struct {
+	Seeded bool `json:"seeded"`
+	// Base is the floor of resources that have none of their own.
+	Base   fence.Token `json:"base"`
+	Tokens []struct {
+		Resource string      `json:"resource"`
+		Token    fence.Token `json:"token"`
+	} `json:"tokens"`
+	// Alarms are tokens from the quorum that were below the floor.
+	Alarms []json.RawMessage `json:"alarms,omitempty"`
+}
+
+// floor is that of a resource.
+func (t *toldFloors) floor(resource string) fence.Token {
+	for _, f := range t.Tokens {
+		if f.Resource == resource {
+			return max(f.Token, t.Base)
+		}
+	}
+	return t.Base
+}
+
+// ask asks a guard once, and records it.
+func (r *floorReaders) ask(ctx context.Context, guard int) {
+	ctx, cancel := context.WithTimeout(ctx, floorLimit)
+	defer cancel()
+	done := r.record.Call(Floors, lab.Guard(guard), opStatus, nil)
+	told, err := statusOf(ctx, r.clients[guard])
+	if err != nil {
+		done(record.Fail, err.Error())
+		return
+	}
+	done(record.OK, told)
+}
+
+func statusOf(ctx context.Context, client *http.Client) (*toldFloors, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+lab.GuardAdmin+"/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %s", response.Status)
+	}
+	told := &toldFloors{}
+	return told, json.NewDecoder(io.LimitReader(response.Body, maxStatus)).Decode(told)
+}
+
+// durable is that a guard has a floor of a token, or a newer one, on its disk from then on: it acknowledged a raise, or let a
+// write through.
+type durable struct {
+	at    time.Duration
+	token fence.Token
+	how   string // what it did
+}
+
+// checkFloors holds what guards say against what they have proved before they were asked. A guard that has not heard from the
+// quorum since it was started admits nothing, and is not held to anything.
+func checkFloors(h *record.History) verdict.Judgement {
+	const check = "D2"
+	proofs, err := durableFloors(h)
+	if err != nil {
+		return garbled(Floors, check, err)[0]
+	}
+	j := judgement(Floors, check, "")
+	told, compared := 0, 0
+	for _, c := range calls(h, Floors) { // in the order in which they were asked
+		if c.Outcome != record.OK {
+			continue
+		}
+		var t toldFloors
+		if err := record.Decode(c.Result, &t); err != nil {
+			return garbled(Floors, check, fmt.Errorf("the answer to call %d: %w", c.ID, err))[0]
+		}
+		told++
+		for _, alarm := range t.Alarms {
+			blame(&j, c.Round, "%s was told of a token below its floor: %s", c.Client, alarm)
+		}
+		earlier := before(proofs[c.Client], c.At)
+		if !t.Seeded || earlier == nil {
+			continue
+		}
+		compared++
+		if got := t.floor(store.Resource); got < earlier.token {
+			blame(&j, c.Round, "%s said at %v that its floor is %v, after it %s %v at %v", c.Client, c.Returned, got, earlier.how, earlier.token, earlier.at)
+		}
+	}
+	if j.Verdict == verdict.Invalid {
+		j.Reason = "a guard had forgotten what it had promised to refuse, or was told of an older token"
+		return j
+	}
+	j.Reason = fmt.Sprintf("guards told their floors %d times, and had proved one before in %d", told, compared)
+	return j
+}
+
+// durableFloors are the proofs of each guard, in the order of time, each with the largest token until then.
+func durableFloors(h *record.History) (map[string][]durable, error) {
+	all := make(map[string][]durable)
+	for _, c := range calls(h, Appends) {
+		if c.Op != opAppend || c.Outcome != record.OK {
+			continue
+		}
+		var what attempt
+		if err := record.Decode(c.Value, &what); err != nil {
+			return nil, fmt.Errorf("call %d: %w", c.ID, err)
+		}
+		guard := lab.Guard(what.Front)
+		all[guard] = append(all[guard], durable{c.Returned, what.Token, "let a write through under"})
+	}
+	for _, e := range h.Events {
+		if e.Workload != Appends || e.Op != opGranted {
+			continue
+		}
+		var what granted
+		if err := record.Decode(e.Value, &what); err != nil {
+			return nil, fmt.Errorf("what %s was granted at %v: %w", e.Client, e.At, err)
+		}
+		for guard, how := range what.Proofs {
+			if how == acked {
+				all[guard] = append(all[guard], durable{e.At, what.Token, "acknowledged"})
+			}
+		}
+	}
+	for _, list := range all {
+		slices.SortStableFunc(list, func(a, b durable) int { return cmp.Compare(a.at, b.at) })
+		for i := 1; i < len(list); i++ {
+			if list[i-1].token > list[i].token {
+				at := list[i].at
+				list[i] = list[i-1]
+				list[i].at = at
+			}
+		}
+	}
+	return all, nil
+}
+
+// before is the proof of the largest token that was there at a time; nil: there was none.
+func before(list []durable, at time.Duration) *durable {
+	i, _ := slices.BinarySearchFunc(list, at, func(p durable, at time.Duration) int {
+		if p.at < at {
+			return -1
+		}
+		return 1
+	})
+	if i == 0 {
+		return nil
+	}
+	return &list[i-1]
+}
