@@ -15,7 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/writ-io/writ/fence/pgfence/pgtest/postgres"
+	"github.com/writ-io/writ/fence/pgfence/pgprograms"
 	"github.com/writ-io/writ/jepsen/appends/book"
 	"github.com/writ-io/writ/jepsen/appends/table"
 	"github.com/writ-io/writ/jepsen/appends/writer"
@@ -91,11 +91,11 @@ tcp_user_timeout = 5s
 // startDatabase starts PostgreSQL and waits until it answers, at most until ctx ends. Its files are in a directory of their own,
 // since it does not run as root.
 func (l *Lab) startDatabase(ctx context.Context) error {
-	bin, err := postgres.Find()
+	bin, _, err := pgprograms.Find(ctx)
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	who, err := postgres.User()
+	who, err := pgprograms.User()
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (l *Lab) startDatabase(ctx context.Context) error {
 		return err
 	}
 	data := filepath.Join(l.databaseDir, "data")
-	as := postgres.As(who)
+	as := pgprograms.As(who)
 	initialise := append(as[1:len(as):len(as)], filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	cmd := exec.CommandContext(ctx, as[0], initialise...)
 	cmd.Dir, cmd.Env = "/", append(os.Environ(), "LC_ALL=C")

@@ -7,21 +7,21 @@ import (
 	"os"
 	"testing"
 
-	"github.com/writ-io/writ/fence/pgfence/pgtest/postgres"
+	"github.com/writ-io/writ/fence/pgfence/pgprograms"
 )
 
 // Programs returns the directory of PostgreSQL's programs, and what has to stand before each so that it does not run as root,
 // for tests that start servers of their own. It makes dir the property of whom they run as.
 func Programs(t testing.TB, dir string) (bin string, as []string) {
 	t.Helper()
-	bin, err := postgres.Find()
-	if errors.Is(err, postgres.ErrMissing) && os.Getenv("WRIT_CI") != "1" {
+	bin, _, err := pgprograms.Find(t.Context())
+	if errors.Is(err, pgprograms.ErrMissing) && os.Getenv("WRIT_CI") != "1" {
 		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal("pgtest: ", err)
 	}
-	who, err := postgres.User()
+	who, err := pgprograms.User()
 	if err != nil {
 		t.Fatal("pgtest: ", err)
 	}
@@ -31,5 +31,5 @@ func Programs(t testing.TB, dir string) (bin string, as []string) {
 	if err := os.Chown(dir, int(who.Uid), int(who.Gid)); err != nil {
 		t.Fatal("pgtest: ", err)
 	}
-	return bin, postgres.As(who)
+	return bin, pgprograms.As(who)
 }

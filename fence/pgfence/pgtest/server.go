@@ -21,7 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/writ-io/writ/fence/pgfence/pgtest/postgres"
+	"github.com/writ-io/writ/fence/pgfence/pgprograms"
 )
 
 // startTimeout bounds how long the server may take to start on a busy machine.
@@ -65,7 +65,7 @@ func Main(m *testing.M) int {
 func DSN(t testing.TB) string {
 	t.Helper()
 	server.Do(func() { server.err = start() })
-	if errors.Is(server.err, postgres.ErrMissing) && os.Getenv("WRIT_CI") != "1" {
+	if errors.Is(server.err, pgprograms.ErrMissing) && os.Getenv("WRIT_CI") != "1" {
 		t.Skip(server.err)
 	}
 	if server.err != nil {
@@ -123,13 +123,13 @@ func dsn(database string) string {
 }
 
 func start() (err error) {
-	if server.bin, err = postgres.Find(); err != nil {
+	if server.bin, _, err = pgprograms.Find(context.Background()); err != nil {
 		return err
 	}
 	if server.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
 		return err
 	}
-	if server.user, err = postgres.User(); err != nil {
+	if server.user, err = pgprograms.User(); err != nil {
 		return err
 	}
 	if server.user != nil {

@@ -17,10 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/writ-io/writ/fence/pgfence"
+	"github.com/writ-io/writ/fence/pgfence/pgprograms"
 )
-
-// ErrNoDatabase means that no PostgreSQL that can be used is installed.
-var ErrNoDatabase = errors.New("no PostgreSQL 15 or newer is installed")
 
 const (
 	table = "ledger"
@@ -95,12 +93,12 @@ func (d *Database) start(ctx context.Context, parent string) (err error) {
 			d.stop()
 		}
 	}()
-	bin, version, err := findPostgres(ctx)
+	bin, version, err := pgprograms.Find(ctx)
 	if err != nil {
 		return err
 	}
 	d.version = version
-	as, err := unprivileged()
+	as, err := pgprograms.User()
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/writ-io/writ/fence/pgfence/pgprograms"
 )
 
 // dirOf is a directory as short as that of a story, for the path of a socket is limited.
@@ -23,8 +25,8 @@ func dirOf(t *testing.T) string {
 // needPostgres skips where there is none, except in CI.
 func needPostgres(t *testing.T) {
 	t.Helper()
-	_, _, err := findPostgres(t.Context())
-	if errors.Is(err, ErrNoDatabase) && os.Getenv("WRIT_CI") != "1" {
+	_, _, err := pgprograms.Find(t.Context())
+	if errors.Is(err, pgprograms.ErrMissing) && os.Getenv("WRIT_CI") != "1" {
 		t.Skip(err)
 	}
 	must(t, err)
@@ -107,23 +109,6 @@ func TestDatabaseThatCannotStart(t *testing.T) {
 	}
 	if n := processesIn(t, dir); n != 0 {
 		t.Errorf("%d processes are left", n)
-	}
-}
-
-func TestVersionsOfPostgres(t *testing.T) {
-	for text, want := range map[string]string{
-		"postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n": "15.18",
-		"postgres (PostgreSQL) 17beta1":                          "17beta1",
-		"postgres (PostgreSQL) 100.1":                            "100.1",
-		"postgres (PostgreSQL) 14.9":                             "",
-		"postgres (PostgreSQL) devel":                            "",
-		"postgres":                                               "",
-		"":                                                       "",
-	} {
-		version, ok := postgresVersion(text)
-		if ok != (want != "") || ok && version != want {
-			t.Errorf("%q: %q, %v, want %q", text, version, ok, want)
-		}
 	}
 }
 

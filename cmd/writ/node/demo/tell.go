@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/fence/pgfence/pgprograms"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
 )
@@ -175,7 +176,7 @@ func (t *teller) setUpDatabase(ctx context.Context) error {
 		t.say("The same lines go into a table of PostgreSQL %s, which a trigger protects.", t.Database.version)
 	case ctx.Err() != nil:
 		return err
-	case errors.Is(err, ErrNoDatabase):
+	case errors.Is(err, pgprograms.ErrMissing):
 		t.say("PostgreSQL is not installed here (15 or newer): the story goes on without.")
 	default:
 		t.say("PostgreSQL does not start: %s. The story goes on without.", oneLine(err))

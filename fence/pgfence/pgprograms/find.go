@@ -1,8 +1,9 @@
-package demo
+package pgprograms
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -13,12 +14,14 @@ import (
 	"syscall"
 )
 
-// oldestPostgres is the oldest version that package pgfence is tested with.
-const oldestPostgres = 15
+// oldest is the oldest version that package pgfence is tested with.
+const oldest = 15
 
-// findPostgres answers where the programs of the newest usable PostgreSQL are: in PATH, or where Debian and the source put
-// them.
-func findPostgres(ctx context.Context) (bin, version string, err error) {
+// ErrMissing means that no PostgreSQL that can be used is installed.
+var ErrMissing = errors.New("no PostgreSQL 15 or newer is installed: install Debian's package postgresql")
+
+// Find returns the directory of the newest suitable programs, and their version, such as 15.18. Errors: [ErrMissing].
+func Find(ctx context.Context) (bin, version string, err error) {
 	var candidates []string
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// Its companions stand beside the program itself.
@@ -37,27 +40,35 @@ func findPostgres(ctx context.Context) (bin, version string, err error) {
 			continue
 		}
 		out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output()
-		if version, ok := postgresVersion(string(out)); ok && err == nil {
+		if version, ok := usable(string(out)); ok && err == nil {
 			return dir, version, nil
 		}
 	}
-	return "", "", ErrNoDatabase
+	return "", "", ErrMissing
 }
 
-// postgresVersion reads what postgres --version says, such as "postgres (PostgreSQL) 15.18 (Debian …)"; ok is false if that
+// usable reads what postgres --version says, such as "postgres (PostgreSQL) 15.18 (Debian …)"; ok is false if that
 // is not a version to use.
-func postgresVersion(text string) (version string, ok bool) {
+func usable(text string) (version string, ok bool) {
 	fields := strings.Fields(text)
 	if len(fields) < 3 {
 		return "", false
 	}
 	digits := len(fields[2]) - len(strings.TrimLeft(fields[2], "0123456789"))
 	major, err := strconv.Atoi(fields[2][:digits]) // 17beta1 is one as well
-	return fields[2], err == nil && major >= oldestPostgres
+	return fields[2], err == nil && major >= oldest
 }
 
-// unprivileged answers whom root runs the server as, for it refuses to run as root; nil for anybody else.
-func unprivileged() (*syscall.Credential, error) {
+// As is what has to stand before a program and its arguments so that it runs as a user: none for nil. It takes util-linux.
+func As(who *syscall.Credential) []string {
+	if who == nil {
+		return nil
+	}
+	return []string{"setpriv", fmt.Sprintf("--reuid=%d", who.Uid), fmt.Sprintf("--regid=%d", who.Gid), "--clear-groups", "--"}
+}
+
+// User returns whom root runs the server as, and nil for anybody else.
+func User() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
