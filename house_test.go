@@ -86,6 +86,7 @@ var coreFiles = []string{
 	"region/drill.go",
 	"region/explain.go",
 	"region/groups.go",
+	"region/groups_read.go",
 	"region/loosen.go",
 	"region/machine.go",
 	"region/machine_events.go",
