@@ -1,4 +1,3 @@
-// Package choice picks things by their names, as people type them.
 package choice
 
 import (

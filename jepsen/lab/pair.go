@@ -47,6 +47,13 @@ var PairHooks = []string{"drain", "undrain", "promote", "demote", "verify", "rei
 // Agent names the party of a region's agent.
 func Agent(region string) string { return "agent" + region }
 
+// NeedsPair asks for a [Pair].
+func NeedsPair(c *Config) {
+	if c.Pair == nil {
+		c.Pair = book.New()
+	}
+}
+
 // PairWriter names the party of the writer of a region.
 func PairWriter(region string) string { return "pair" + region }
 

@@ -11,17 +11,16 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
-	"github.com/writ-io/writ/jepsen/appends/book"
 	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/wait"
 )
 
 // promoters harm what takes part in promotions.
 var promoters = []Kind{
-	{Name: "kill-promoter", Doc: "SIGKILL the coordinator when a promotion has come to a state that is drawn", Needs: needsPair, strike: func(ctx context.Context, s *strike) error {
+	{Name: "kill-promoter", Doc: "SIGKILL the coordinator when a promotion has come to a state that is drawn", Needs: lab.NeedsPair, strike: func(ctx context.Context, s *strike) error {
 		return s.promoter(ctx)
 	}},
-	{Name: "kill-agent", Doc: "SIGKILL the agent of a region, and start it again", Needs: needsPair, strike: func(ctx context.Context, s *strike) error {
+	{Name: "kill-agent", Doc: "SIGKILL the agent of a region, and start it again", Needs: lab.NeedsPair, strike: func(ctx context.Context, s *strike) error {
 		region := lab.PairRegions[s.rng.IntN(len(lab.PairRegions))]
 		if !s.take(lab.Agent(region)) {
 			return nil
@@ -29,17 +28,11 @@ var promoters = []Kind{
 		agent := s.lab.Pair.Agents[region]
 		return s.during(ctx, region, s.between(0, 3000), agent.Kill, agent.Start)
 	}},
-	{Name: "cut-region", Doc: "take a region off the network: its node, its guard, its agent and its writer", Needs: needsPair, strike: func(ctx context.Context, s *strike) error {
+	{Name: "cut-region", Doc: "take a region off the network: its node, its guard, its agent and its writer", Needs: lab.NeedsPair, strike: func(ctx context.Context, s *strike) error {
 		i := s.rng.IntN(len(lab.PairRegions))
 		region := lab.PairRegions[i]
-		return s.unplugAll(ctx, s.out(), region, lab.Guard(i), lab.Agent(region), lab.PairWriter(region))
+		return s.unplug(ctx, s.out(), region, lab.Guard(i), lab.Agent(region), lab.PairWriter(region))
 	}},
-}
-
-func needsPair(c *lab.Config) {
-	if c.Pair == nil {
-		c.Pair = book.New()
-	}
 }
 
 // lookPause is between two looks at a promotion.
@@ -93,24 +86,4 @@ func (s *strike) promoter(ctx context.Context) error {
 			func() error { return s.lab.Nodes.Kill(i) }, func() error { return s.lab.Nodes.Restart(i) })
 	}
 	return nil
-}
-
-// unplugAll takes parties off the network together.
-func (s *strike) unplugAll(ctx context.Context, span time.Duration, parties ...string) error {
-	var plugs []string
-	for _, party := range parties {
-		plugs = append(plugs, "plug "+party)
-	}
-	if !s.take(plugs...) {
-		return nil
-	}
-	each := func(do func(string)) func() error {
-		return func() error {
-			for _, party := range parties {
-				do(party)
-			}
-			return nil
-		}
-	}
-	return s.during(ctx, strings.Join(parties, " "), span, each(s.lab.Net.Unplug), each(s.lab.Net.Plug))
 }

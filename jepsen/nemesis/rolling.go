@@ -95,9 +95,7 @@ func (s *strike) upgrade(ctx context.Context) error {
 
 func (s *strike) upgradeGuard(ctx context.Context, i int, to lab.Release) error {
 	return s.during(ctx, guard(i)+" to "+to.Name, s.between(0, 500), func() error {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
-		defer cancel()
-		if err := s.lab.Guards[i].Stop(stopping); stopping.Err() != nil {
+		if err := s.endGuard(ctx, i); err != nil {
 			return err
 		}
 		s.lab.UseGuard(i, to.Guard)

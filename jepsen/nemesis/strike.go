@@ -136,15 +136,17 @@ func (s *strike) stopGuard(ctx context.Context) error {
 	if !s.take(guard(i)) {
 		return nil
 	}
-	g := s.lab.Guards[i]
-	return s.during(ctx, guard(i), s.between(0, 1000), func() error {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
-		defer cancel()
-		if err := g.Stop(stopping); stopping.Err() != nil {
-			return err
-		}
-		return nil // it may say that it could not wait for everything
-	}, g.Start)
+	return s.during(ctx, guard(i), s.between(0, 1000), func() error { return s.endGuard(ctx, i) }, s.lab.Guards[i].Start)
+}
+
+// endGuard asks a guard to end, and waits until it has. It may say that it could not wait for everything.
+func (s *strike) endGuard(ctx context.Context, i int) error {
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	if err := s.lab.Guards[i].Stop(stopping); stopping.Err() != nil {
+		return err
+	}
+	return nil
 }
 
 func (s *strike) pauseGuard(ctx context.Context, i int) error {
@@ -168,16 +170,29 @@ func (s *strike) paused(span time.Duration) {
 	s.field.longest = max(s.field.longest, span)
 }
 
-func (s *strike) unplug(ctx context.Context, span time.Duration, party string) error {
-	if !s.take("plug " + party) {
+// unplug takes parties off the network together.
+func (s *strike) unplug(ctx context.Context, span time.Duration, parties ...string) error {
+	var plugs []string
+	for _, party := range parties {
+		plugs = append(plugs, "plug "+party)
+	}
+	if !s.take(plugs...) {
 		return nil
 	}
-	return s.unplugTaken(ctx, party, span, party)
+	return s.unplugTaken(ctx, strings.Join(parties, " "), span, parties...)
 }
 
-// unplugTaken takes a party off the network whose plug the strike has taken.
-func (s *strike) unplugTaken(ctx context.Context, detail string, span time.Duration, party string) error {
-	return s.during(ctx, detail, span, func() error { s.lab.Net.Unplug(party); return nil }, func() error { s.lab.Net.Plug(party); return nil })
+// unplugTaken does the same to parties whose plugs the strike has taken.
+func (s *strike) unplugTaken(ctx context.Context, detail string, span time.Duration, parties ...string) error {
+	each := func(do func(string)) func() error {
+		return func() error {
+			for _, party := range parties {
+				do(party)
+			}
+			return nil
+		}
+	}
+	return s.during(ctx, detail, span, each(s.lab.Net.Unplug), each(s.lab.Net.Plug))
 }
 
 func (s *strike) cut(ctx context.Context, span time.Duration, ways []way) error {

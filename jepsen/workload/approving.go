@@ -43,7 +43,7 @@ const (
 var approving = Kind{
 	Name: Approvals, Doc: "people agree to conflicting changes, withdraw, sign twice or something else; nothing happens without two of them",
 	Rate: 0.5, Bound: 3*time.Second + allowance,
-	Needs: promoting.Needs, Start: startApproving, Check: checkApprovals,
+	Needs: lab.NeedsPair, Start: startApproving, Check: checkApprovals,
 }
 
 // approvals has clerks change how much a group may lose. A larger number loosens the group, so two people have to sign.
@@ -176,9 +176,4 @@ func (a *approvals) look(ctx context.Context, rng *rand.Rand, o *office, clerk s
 	}
 	a.world.Record.Event(Approvals, clerk, opGroup, groupOf(g))
 	return g, true
-}
-
-// any draws a node.
-func (o *office) any(rng *rand.Rand) writv1.RegionServiceClient {
-	return o.nodes[rng.IntN(len(o.nodes))]
 }

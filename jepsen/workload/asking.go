@@ -51,6 +51,11 @@ func (o *office) close() {
 	}
 }
 
+// any draws a node.
+func (o *office) any(rng *rand.Rand) writv1.RegionServiceClient {
+	return o.nodes[rng.IntN(len(o.nodes))]
+}
+
 // asked is a call of an operator as it is recorded, and what came of it.
 type asked struct {
 	// ID is of the promotion or operation.
@@ -108,7 +113,7 @@ func ask[Q, A any](ctx context.Context, o *office, rng *rand.Rand, client, op st
 ) (answer A, outcome record.Outcome) {
 	outcome = record.Unknown
 	for outcome == record.Unknown && ctx.Err() == nil {
-		if answer, outcome = attemptAt(ctx, o, o.nodes[rng.IntN(len(o.nodes))], client, op, what, method, request, then); outcome == record.Unknown {
+		if answer, outcome = attemptAt(ctx, o, o.any(rng), client, op, what, method, request, then); outcome == record.Unknown {
 			wait.For(ctx, askPause)
 		}
 	}
@@ -121,5 +126,5 @@ func look[Q, A any](ctx context.Context, o *office, rng *rand.Rand,
 ) (answer A, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	return method(o.nodes[rng.IntN(len(o.nodes))], ctx, request)
+	return method(o.any(rng), ctx, request)
 }

@@ -1,0 +1,2 @@
+// Package choice picks things by their names, as people type them.
+package choice
