@@ -2,6 +2,7 @@ package singleton
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/writ-io/writ/lease"
@@ -37,6 +38,9 @@ func OnStuck(tell func(Stuck)) Option { return func(s *settings) { s.OnStuck = t
 
 // WithHooks is [Config.Hooks] for one call.
 func WithHooks(hooks Hooks) Option { return func(s *settings) { s.Hooks = hooks } }
+
+// WithLogger is [Config.Logger] for one call, nil for nobody. See [LoggerOf] for other loggers.
+func WithLogger(logger *slog.Logger) Option { return func(s *settings) { s.Logger = logger } }
 
 // Eligible is [Config.Eligible] for one call.
 func Eligible(regions ...string) Option { return func(s *settings) { s.Eligible = regions } }

@@ -3,6 +3,7 @@ package singleton_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -125,6 +126,20 @@ func TestTheEndOfTheCallersContext(t *testing.T) {
 		}
 		if w.node.Calls("Acquire") != 1 {
 			t.Error("a context that has ended asks for the lease")
+		}
+	})
+}
+
+func TestALoggerForOneCall(t *testing.T) {
+	inBubble(t, func(w *world) {
+		var one, all strings.Builder
+		s := w.process("", singleton.Config{Logger: slog.New(slog.NewTextHandler(&all, nil))})
+		err := s.Try(w.Context(), "r", func(context.Context) error { return nil }, singleton.WithLogger(slog.New(slog.NewTextHandler(&one, nil))))
+		if err != nil || !strings.Contains(one.String(), "term began") || all.Len() > 0 {
+			t.Errorf("%v; it hears %q, and that of the configuration %q", err, one.String(), all.String())
+		}
+		if err := s.Try(w.Context(), "r", func(context.Context) error { return nil }, singleton.WithLogger(nil)); err != nil || all.Len() > 0 {
+			t.Errorf("%v; with none, that of the configuration hears %q", err, all.String())
 		}
 	})
 }
