@@ -175,7 +175,7 @@ func (l *glassLab) post(raw []byte) (status int, v certificateAnswer) {
 // A certificate that is handed in opens the guard once it is alone, loudly; a restart goes on under it, and is ready for that;
 // a quorum that comes back ends it.
 func TestCertificateIsHandedIn(t *testing.T) {
-	l := newGlassLab(t, false, 100*time.Millisecond)
+	l := newGlassLab(t, false, 200*time.Millisecond)
 	raw := l.certificate(time.Hour, l.people...)
 	if status, v := l.post(raw); status != http.StatusConflict || v.Open || !strings.Contains(v.Error, "contact") {
 		t.Errorf("with a quorum there: %d %+v", status, v)
@@ -260,7 +260,7 @@ func TestCertificateComesEarly(t *testing.T) {
 
 // What is put into the file in the place of what was refused is taken at once.
 func TestCertificateIsPutIntoTheFile(t *testing.T) {
-	l := newGlassLab(t, true, 100*time.Millisecond)
+	l := newGlassLab(t, true, 200*time.Millisecond)
 	raw := l.certificate(time.Hour, l.people...)
 	l.must(os.WriteFile(l.guard.BreakglassFile, l.certificate(time.Hour, l.people[0]), 0o600))
 	l.alone()
@@ -275,7 +275,7 @@ func TestCertificateIsPutIntoTheFile(t *testing.T) {
 }
 
 func TestFileThatCannotBeRead(t *testing.T) {
-	l := newGlassLab(t, true, 100*time.Millisecond)
+	l := newGlassLab(t, true, 200*time.Millisecond)
 	l.must(os.Mkdir(l.guard.BreakglassFile, 0o700))
 	await(t, "the complaint", func() bool { return strings.Contains(l.log.String(), "file for certificates cannot be read") })
 }

@@ -116,9 +116,11 @@ type Check struct {
 	TrustTokens bool `koanf:"trust_tokens"`
 	// MaxOpenPerUID bounds the tickets of one user. Default 1024.
 	MaxOpenPerUID int `koanf:"max_open_per_uid"`
-	// TicketTTL is how long a ticket without a connection is valid. Default 10s.
+	// TicketTTL is how long a ticket without a connection is valid: 100ms up to less than slack, which has to bound what is
+	// left of a ticket when the guard is cut off, and the storage. Default 10s, or two thirds of slack if that is less.
 	TicketTTL time.Duration `koanf:"ticket_ttl"`
-	// CutGrace is how long whoever holds a ticket has to end it when it is cut. Default 1s.
+	// CutGrace is how long whoever holds a ticket has to end it when it is cut: less than slack. Default 1s, or two thirds of
+	// slack if that is less.
 	CutGrace time.Duration `koanf:"cut_grace"`
 }
 

@@ -299,11 +299,14 @@ func (c Config) checkCheck() error {
 	if k.MaxOpenPerUID < 0 || k.MaxOpenPerUID > check.MaxMaxOpen {
 		all = errors.Join(all, wrong("check.max_open_per_uid", fmt.Sprintf("is %d", k.MaxOpenPerUID), fmt.Sprintf("use 1 to %d", check.MaxMaxOpen)))
 	}
-	if k.TicketTTL != 0 && (k.TicketTTL < check.MinTicketTTL || k.TicketTTL > check.MaxTicketTTL) {
-		all = errors.Join(all, wrong("check.ticket_ttl", fmt.Sprintf("is %v", k.TicketTTL), fmt.Sprintf("use %v to %v", check.MinTicketTTL, check.MaxTicketTTL)))
+	if c.Slack <= check.MinTicketTTL {
+		all = errors.Join(all, wrong("slack", fmt.Sprintf("is %v", c.Slack), fmt.Sprintf("use more than %v: a ticket of the check API is shorter than slack", check.MinTicketTTL)))
 	}
-	if k.CutGrace < 0 || k.CutGrace > check.MaxCutGrace {
-		all = errors.Join(all, wrong("check.cut_grace", fmt.Sprintf("is %v", k.CutGrace), fmt.Sprintf("use up to %v", check.MaxCutGrace)))
+	if k.TicketTTL != 0 && (k.TicketTTL < check.MinTicketTTL || k.TicketTTL >= c.Slack) {
+		all = errors.Join(all, wrong("check.ticket_ttl", fmt.Sprintf("is %v", k.TicketTTL), fmt.Sprintf("use at least %v and less than slack, %v", check.MinTicketTTL, c.Slack)))
+	}
+	if k.CutGrace < 0 || k.CutGrace >= c.Slack {
+		all = errors.Join(all, wrong("check.cut_grace", fmt.Sprintf("is %v", k.CutGrace), fmt.Sprintf("use less than slack, %v", c.Slack)))
 	}
 	return all
 }

@@ -213,8 +213,10 @@ func TestWrongConfigurationsAreExplained(t *testing.T) {
 		{"check's pattern", "check: {socket: /x, covers: ['a*b']}", "", `check.covers[0]: is "a*b"`},
 		{"check's mode", "check: {socket: /x, mode: '660'}", "", `check.mode: is "660": use an octal mode`},
 		{"check's limit", "check: {socket: /x, max_open_per_uid: -1}", "", "check.max_open_per_uid: is -1"},
-		{"check's ticket", "check: {socket: /x, ticket_ttl: 1ms}", "", "check.ticket_ttl: is 1ms: use 100ms to 1h0m0s"},
-		{"check's grace", "check: {socket: /x, cut_grace: 1h}", "", "check.cut_grace: is 1h0m0s"},
+		{"check's ticket", "check: {socket: /x, ticket_ttl: 1ms}", "", "check.ticket_ttl: is 1ms: use at least 100ms and less than slack, 15s"},
+		{"check's ticket beyond slack", "{slack: 5s, check: {socket: /x, ticket_ttl: 5s}}", "", "check.ticket_ttl: is 5s: use at least 100ms and less than slack, 5s"},
+		{"slack below any ticket", "{slack: 100ms, check: {socket: /x}}", "", "slack: is 100ms: use more than 100ms: a ticket"},
+		{"check's grace", "{slack: 5s, check: {socket: /x, cut_grace: 5s}}", "", "check.cut_grace: is 5s: use less than slack, 5s"},
 		{"check's user", "check: {socket: /x, uids: [-1]}", "", "wrong type"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -206,7 +206,7 @@ func (s *Sidecar) makeCheck() error {
 	}
 	server, err := check.New(check.Config{
 		Admitter: s.guard, TrustTokens: k.TrustTokens, AllowUIDs: k.UIDs, AllowGIDs: k.GIDs, MaxOpenPerUID: k.MaxOpenPerUID,
-		TicketTTL: k.TicketTTL, CutGrace: k.CutGrace, Logger: s.logger.Named(formCheck),
+		Slack: s.config.Slack, TicketTTL: k.TicketTTL, CutGrace: k.CutGrace, Logger: s.logger.Named(formCheck),
 	})
 	if err != nil {
 		return err

@@ -136,7 +136,7 @@ name: g1
 region: eu
 data_dir: %[1]s/data
 quorum: {endpoints: ["%[2]s"], insecure: true}
-slack: 100ms
+slack: 300ms
 listeners: [{name: main, listen: "%[4]s"}]
 upstreams: [{name: store, url: "%[3]s"}]
 routes: [{path: /orders, resource: orders, upstream: store, trusted: true}]

@@ -22,10 +22,15 @@ type Config struct {
 	AllowUIDs, AllowGIDs []uint32
 	// MaxOpenPerUID bounds the tickets of one user, those that wait included: 1 to 100,000. Default 1,024.
 	MaxOpenPerUID int
-	// TicketTTL is how long a ticket without a connection is valid: 100 ms to 1 h. Default 10 s. A newer token may have to
-	// wait for that long, and W on top.
+	// Slack is W of the guard that decides: more than 100 ms. Mandatory. The two below are shorter, because nobody can be told
+	// that a ticket without a connection is over: a guard that is cut off, or killed, counts as out of the way when W has
+	// passed, and what it last admitted must be too. What they leave of W is for the storage.
+	Slack time.Duration
+	// TicketTTL is how long a ticket without a connection is valid: 100 ms up to less than Slack. Default 10 s, or two thirds
+	// of Slack if that is less. A newer token may have to wait for that long, and W on top.
 	TicketTTL time.Duration
-	// CutGrace is how long whoever holds a ticket has to end it when it is cut: up to 1 min. Default 1 s.
+	// CutGrace is how long whoever holds a ticket has to end it when it is cut: less than Slack. Default 1 s, or two thirds of
+	// Slack if that is less.
 	CutGrace time.Duration
 	// Logger hears of peers that are turned away. Default: nobody does.
 	Logger hclog.Logger
@@ -35,8 +40,6 @@ type Config struct {
 const (
 	MaxMaxOpen   = 100_000
 	MinTicketTTL = 100 * time.Millisecond
-	MaxTicketTTL = time.Hour
-	MaxCutGrace  = time.Minute
 )
 
 const (
@@ -53,10 +56,10 @@ func (c Config) withDefaults() Config {
 		c.MaxOpenPerUID = defaultMaxOpen
 	}
 	if c.TicketTTL == 0 {
-		c.TicketTTL = defaultTicketTTL
+		c.TicketTTL = max(MinTicketTTL, min(defaultTicketTTL, c.Slack/3*2))
 	}
 	if c.CutGrace == 0 {
-		c.CutGrace = defaultCutGrace
+		c.CutGrace = min(defaultCutGrace, c.Slack/3*2)
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -72,10 +75,12 @@ func (c Config) Validate() error {
 		return errors.New("check: Admitter is missing: set the guard that decides")
 	case c.MaxOpenPerUID < 1 || c.MaxOpenPerUID > MaxMaxOpen:
 		return fmt.Errorf("check: MaxOpenPerUID is %d: use 1 to %d", c.MaxOpenPerUID, MaxMaxOpen)
-	case c.TicketTTL < MinTicketTTL || c.TicketTTL > MaxTicketTTL:
-		return fmt.Errorf("check: TicketTTL is %v: use %v to %v", c.TicketTTL, MinTicketTTL, MaxTicketTTL)
-	case c.CutGrace < 0 || c.CutGrace > MaxCutGrace:
-		return fmt.Errorf("check: CutGrace is %v: use up to %v", c.CutGrace, MaxCutGrace)
+	case c.Slack <= MinTicketTTL:
+		return fmt.Errorf("check: Slack is %v: use that of the guard, and more than %v", c.Slack, MinTicketTTL)
+	case c.TicketTTL < MinTicketTTL || c.TicketTTL >= c.Slack:
+		return fmt.Errorf("check: TicketTTL is %v: use at least %v and less than Slack, %v", c.TicketTTL, MinTicketTTL, c.Slack)
+	case c.CutGrace < 0 || c.CutGrace >= c.Slack:
+		return fmt.Errorf("check: CutGrace is %v: use less than Slack, %v", c.CutGrace, c.Slack)
 	}
 	return nil
 }

@@ -36,14 +36,16 @@
 // # What it promises
 //
 // A ticket is given only for a write that the gate has admitted. A newer token waits until the write has been called
-// finished, or until the ticket has run out or was cut and W has passed. Only peers of the configured users and groups are
+// finished, or until the ticket has run out or was cut and W has passed. That holds for a guard that is cut off or killed too,
+// because tickets are shorter than W: what it admitted last is over before it counts as out of the way. Only peers of the configured users and groups are
 // answered, by what the kernel says of them (SO_PEERCRED), and each user has a limited number of tickets and connections.
 // A ticket can be ended only by the user that it was given to.
 //
 // # What it does not promise
 //
 // The guard checks, and the program acts: one that goes on after its ticket has run out or was cut, or that pauses for
-// longer than W, writes with a stale token. SO_PEERCRED tells the user, and the primary group alone, that a process had
+// longer than W, writes with a stale token. So does one whose guard has gone, if its ticket, its pauses and the storage take
+// longer than W together. SO_PEERCRED tells the user, and the primary group alone, that a process had
 // when it connected; a process can hand its connection on.
 //
 // # What it assumes of clocks

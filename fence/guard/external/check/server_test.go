@@ -41,7 +41,7 @@ func start(t testing.TB, change func(*check.Config)) *service {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &service{gate: externaltest.New(t, resource), path: filepath.Join(dir, "check.sock")}
-	config := check.Config{Admitter: s.gate, TrustTokens: true}
+	config := check.Config{Admitter: s.gate, TrustTokens: true, Slack: time.Hour}
 	if change != nil {
 		change(&config)
 	}
@@ -373,11 +373,31 @@ func TestConfigIsChecked(t *testing.T) {
 	for field, c := range map[string]check.Config{
 		"Admitter":      {},
 		"MaxOpenPerUID": {Admitter: externaltest.New(t), MaxOpenPerUID: -1},
-		"TicketTTL":     {Admitter: externaltest.New(t), TicketTTL: time.Millisecond},
-		"CutGrace":      {Admitter: externaltest.New(t), CutGrace: time.Hour},
+		"Slack":         {Admitter: externaltest.New(t)},
+		"Slack is":      {Admitter: externaltest.New(t), Slack: check.MinTicketTTL},
+		"TicketTTL":     {Admitter: externaltest.New(t), Slack: time.Second, TicketTTL: time.Millisecond},
+		"TicketTTL is":  {Admitter: externaltest.New(t), Slack: time.Second, TicketTTL: time.Second},
+		"CutGrace":      {Admitter: externaltest.New(t), Slack: time.Second, CutGrace: time.Second},
 	} {
 		if _, err := check.New(c); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: error %v does not name it", field, err)
+		}
+	}
+}
+
+// A guard that is cut off counts as out of the way when W has passed, and cannot take back what it has told: a ticket of the
+// last moment must be over by then.
+func TestTicketsRunOutWithinSlack(t *testing.T) {
+	for slack, most := range map[time.Duration]time.Duration{
+		150 * time.Millisecond: 100 * time.Millisecond,
+		3 * time.Second:        2 * time.Second,
+		15 * time.Second:       10 * time.Second,
+		30 * time.Second:       10 * time.Second,
+	} {
+		s := start(t, func(c *check.Config) { c.Slack = slack })
+		_, body := s.admit(t, "")
+		if got := time.Duration(body.ValidMS) * time.Millisecond; got != most {
+			t.Errorf("with a slack of %v a ticket is valid for %v, want %v", slack, got, most)
 		}
 	}
 }
