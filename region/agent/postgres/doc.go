@@ -7,9 +7,10 @@
 //
 // The hooks can each be run again after any end. Drain makes sessions read-only by default, ends those that are older than
 // that, and answers a position behind which nothing comes that was acknowledged. Promote waits for that position where it is
-// told one, promotes, raises the fence of package pgfence to the new token, and only then lets sessions write. Reinstate makes
-// a former primary follow the new one by pg_rewind, or by a new copy; before that it lists what only the old one had, and
-// keeps it. Verify writes with the new token, and asks that the old one is refused.
+// told one, and else while what was received is being replayed; it promotes, raises the fence of package pgfence to the new
+// token, and only then lets sessions write. Reinstate makes a former primary follow the new one by pg_rewind, or by a new copy;
+// before that it lists what only the old one had, and keeps it. Verify writes with the new token, and asks that the old one is
+// refused.
 //
 // # What it does not promise
 //

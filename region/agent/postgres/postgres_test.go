@@ -7,7 +7,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,6 +152,41 @@ func TestPromotingWaitsForThePosition(t *testing.T) {
 	a.write(token(3), 8)
 	if err := a.tryWrite(token(1), 9); !errors.Is(err, fence.ErrStale) {
 		t.Errorf("a write with the token of before: %v", err)
+	}
+}
+
+// The log goes over in pages: a standby that is cut off in the middle of a large record never replays all that it has received.
+func TestPromotingWithHalfARecord(t *testing.T) {
+	a, b := pair(t, nil)
+	// What else writes to the log now and then would send the rest of the record after it.
+	pid, err := strconv.Atoi(a.ask("select pid::text from pg_stat_activity where backend_type = 'background writer'"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	})
+	open := a.connect()
+	for _, sql := range []string{"begin", "select pg_logical_emit_message(true, 'bulk', repeat('x', 100000))"} {
+		if _, err := open.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const half = "select (pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn() + 8192)::text"
+	b.await(half, "true")
+	b.cut()
+	if got := b.ask(half); got != "true" {
+		t.Fatal("the standby has the whole record")
+	}
+	b.done(promoteKind, task("eu", "us", failover, 1, token(1), token(2)))
+	b.write(token(2), 2)
+	if got := b.ask("select string_agg(id::text, ' ' order by id) from orders"); got != "1 2" {
+		t.Errorf("rows: %s", got)
 	}
 }
 

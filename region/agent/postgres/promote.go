@@ -70,9 +70,33 @@ func (s *Server) replay(ctx context.Context, conn *pgx.Conn, st state, task *wri
 		tell(say, "has reached %s", lsn(want.GetBytes()))
 		return nil
 	}
+	return replayReceived(ctx, conn, say)
+}
+
+// replayReceived waits as long as what has been received is being replayed: a standby that has not been told to promote itself
+// can still stay one. It does not wait for all of it. The log comes in pages, and replay stands still before a record that was
+// cut off; whatever else holds it up, such as a query or a pause, pg_promote replays all that there is.
+func replayReceived(ctx context.Context, conn *pgx.Conn, say *strings.Builder) error {
+	var received *string // nil: nothing has come since the server started
+	if err := conn.QueryRow(ctx, "select pg_last_wal_receive_lsn()::text").Scan(&received); err != nil {
+		return err
+	}
+	var at string
+	still := 0
 	return until(ctx, "replaying what was received", func() (done bool, err error) {
-		err = conn.QueryRow(ctx, "select coalesce(pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn(), true)").Scan(&done)
-		return done, err
+		before := at
+		err = conn.QueryRow(ctx, "select coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, true), coalesce(pg_last_wal_replay_lsn(), '0/0')::text", received).Scan(&done, &at)
+		if done || err != nil {
+			return done, err
+		}
+		if still++; at != before {
+			still = 0
+		}
+		if still < int(replayStill/lookEvery) {
+			return false, nil
+		}
+		tell(say, "it has received %s, and replay stands still at %s", *received, at)
+		return true, nil
 	})
 }
 

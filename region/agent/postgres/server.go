@@ -68,6 +68,8 @@ const (
 	maxGrace     = time.Minute
 	// lookEvery is how often the server is asked whether something has come about.
 	lookEvery = 50 * time.Millisecond
+	// replayStill is how long replay may stand still before a promotion goes on.
+	replayStill = 3 * time.Second
 	// application is the name under which the agent connects.
 	application = "writ-agent"
 )
