@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"runtime/debug"
 
 	"google.golang.org/protobuf/proto"
 
@@ -51,18 +52,35 @@ func (s *Service) step(ev EngineEvent) {
 // withEngine runs f while nobody else has the engine, and looks after it at what arrived meanwhile: who brought that has
 // found the engine taken, and left.
 func (s *Service) withEngine(f func()) {
-	s.engineMu.Lock()
-	f()
-	s.engineMu.Unlock()
+	func() {
+		s.engineMu.Lock()
+		defer s.endIfPanicking()
+		f()
+		s.engineMu.Unlock()
+	}()
 	s.turn()
 }
 
 // turn steps the engine by what has arrived, unless somebody has the engine, who will.
 func (s *Service) turn() {
+	defer s.endIfPanicking()
 	for s.arrived() && s.engineMu.TryLock() {
 		s.drainLocked()
 		s.engineMu.Unlock()
 	}
+}
+
+// endIfPanicking is deferred by whoever has the engine: if that panics, the process ends, and another node takes over. The step
+// of a call runs in the goroutine of that call, where servers recover what panics. But the engine was left in the middle of a
+// step, and nobody can trust its state: so it is never given back, and the panic goes on where nobody recovers it.
+func (s *Service) endIfPanicking() {
+	problem := recover()
+	if problem == nil {
+		return
+	}
+	s.logger.Error("the engine has panicked, and the node ends: its state cannot be trusted", "panic", problem, "stack", string(debug.Stack()))
+	go panic(problem)
+	select {}
 }
 
 func (s *Service) arrived() bool {
