@@ -232,8 +232,8 @@ func (x *Machine) trustAgents(m lease.Moment, g *group, c *checklist) {
 			continue
 		}
 		check := "agent " + r.Name
-		v := x.view(g, r.Name)
-		if x.fresh(m, g, r.Name) == nil {
+		v := x.sight(g, r.Name)
+		if x.fresh(m, g, r.Name) == nil || v.agent == nil {
 			c.bad(check, "start writ agent in "+r.Name+", and look at its log", "nothing is heard of it")
 			continue
 		}

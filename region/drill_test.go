@@ -119,6 +119,21 @@ func (w *world) told(action string) int {
 	return n
 }
 
+// What agents say of the real group is what is known of its shadow, and so are they.
+func TestConfidenceInAShadow(t *testing.T) {
+	w, _ := newDrilled(t)
+	c := w.must("ops", &writv1.ConfidenceRequest{Group: "orders-drill", To: "us"}).(*writv1.ConfidenceResponse)
+	heard := 0
+	for _, line := range c.Lines {
+		if strings.HasPrefix(line.Check, "agent ") && line.Ok {
+			heard++
+		}
+	}
+	if heard != 3 {
+		t.Errorf("%d of 3 agents are heard of: %v", heard, c.Lines)
+	}
+}
+
 // A drill is carried through by the same machine, with every hook that an agent has for it, and its outcome stands with the real
 // group, whose tenure is what it was.
 func TestDrill(t *testing.T) {
