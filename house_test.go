@@ -71,6 +71,7 @@ var coreFiles = []string{
 	"quorum/audit_prune.go",
 	"quorum/engine.go",
 	"quorum/engine_gather.go",
+	"quorum/engine_guard.go",
 	"quorum/engine_recover.go",
 	"quorum/engine_region.go",
 	"quorum/engine_round.go",

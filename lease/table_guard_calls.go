@@ -116,6 +116,13 @@ func (t *Table) mayEnrol(m Moment, g *guard, c GuardCall, ask *writv1.GuardEnrol
 	return nil
 }
 
+// MayWitness says whether what an enrolment tells of tokens may count: it makes sense, and the guard's name is its principal's or
+// nobody's. It may be refused all the same, for the floors of another process.
+func (t *Table) MayWitness(c GuardCall) bool {
+	g := t.guards.byName[c.Request.GetGuard()]
+	return checkEnrol(c, c.Request.GetEnrol()) == nil && (g == nil || g.rec.Principal == string(c.Principal))
+}
+
 // succeed carries over what still counts of the guard's last process.
 func (t *Table) succeed(g *guard, rec *writv1.GuardRecord) {
 	old := g.rec

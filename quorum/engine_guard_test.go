@@ -195,6 +195,87 @@ func TestAGuardIsAWitness(t *testing.T) {
 	}
 }
 
+// A guard that came while the term began is heard as one that comes later.
+func TestAGuardIsAWitnessWhileTheTermBegins(t *testing.T) {
+	d := &engineDriver{t: t, engine: NewEngine(EngineConfig{Node: "n1", Cluster: "test"}), now: clock.Instant(time.Hour), replies: map[lease.CallID]lease.Reply{}}
+	d.forgetful = true
+	d.step(Leadership{Leader: true})
+	d.submit(enrolOf("g1", "s1", 7<<48|3))
+	if d.engine.Role() != Reserving || d.witness == nil {
+		t.Fatalf("the engine is %v, want reserving", d.engine.Role())
+	}
+	d.hold = true
+	d.step(*d.witness)
+	if r := d.engine.identity.GetRecovery(); r.GetAbove() != 7 {
+		t.Errorf("the engine is %v with recovery %v, want one above epoch 7", d.engine.Role(), r)
+	}
+}
+
+// No guard uses the epochs up, by accident or on purpose: what it remembers is evidence within bounds, and beyond them a reason to
+// refuse it.
+func TestAGuardIsNoWitnessBeyondBelief(t *testing.T) {
+	const half = maxGuardsEpoch
+	for name, c := range map[string]struct {
+		epoch     fence.Epoch // of the state
+		witnessed fence.Token
+		believed  bool
+	}{
+		"the last epoch":               {1, 32767<<48 | 1, false},
+		"the last but one":             {1, 32766<<48 | 1, false},
+		"further than rebuilds lead":   {1, (2+maxEpochsBehind)<<48 | 1, false},
+		"as far as rebuilds lead":      {1, (1+maxEpochsBehind)<<48 | 1, true},
+		"into the half of the members": {half, fence.Token(half+1)<<48 | 1, false},
+		"the last that guards reach":   {half - 1, fence.Token(half)<<48 | 1, true},
+		"above a ceiling up there":     {half + 1, fence.Token(half+1)<<48 | 1<<40, false},
+		"damage in the sequence":       {1, 1<<48 | 1<<47, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := serving(t, EngineConfig{})
+			d.engine.identity.Epoch = uint32(c.epoch)
+			d.hold = true
+			enrolled := d.submit(enrolOf("g1", "s1", c.witnessed))[0]
+			warning := d.engine.effects.Warning
+			if got := d.engine.identity.Recovery.GetAbove(); c.believed {
+				if next, err := fence.Epoch(got).Next(); got != uint32(c.witnessed.Epoch()) || err != nil || next > half+1 {
+					t.Fatalf("a recovery above %d (%v), want one above %v", got, err, c.witnessed)
+				}
+				return
+			} else if got != 0 || warning == "" {
+				t.Fatalf("a recovery above %d, warning %q, want a warning alone", got, warning)
+			}
+			if r, ok := d.replies[enrolled]; ok {
+				t.Fatalf("answered %+v before the term was confirmed", r)
+			}
+			d.hold = false
+			d.step(RoundDone{Round: d.round})
+			if r := d.replies[enrolled]; r.Err == nil || r.Err.Reason != lease.ReasonInvalid || r.Err.Field != "witnessed" || r.Err.Fix == "" {
+				t.Errorf("answered %+v, want INVALID witnessed with a fix", r)
+			}
+			if d.engine.Role() != Serving || d.stored(GuardKey("g1")) != nil {
+				t.Errorf("the engine is %v, and the guard enrolled: %t", d.engine.Role(), d.stored(GuardKey("g1")) != nil)
+			}
+		})
+	}
+}
+
+// Nobody is a witness under a guard's name that is another's, nor with an enrolment that makes no sense.
+func TestOnlyAGuardIsAWitness(t *testing.T) {
+	for name, change := range map[string]func(*lease.GuardCall){
+		"another's name": func(c *lease.GuardCall) { c.Principal = "mallory" },
+		"no name":        func(c *lease.GuardCall) { c.Request.Guard = "" },
+		"covers nothing": func(c *lease.GuardCall) { c.Request.GetEnrol().Covers = nil },
+	} {
+		d := serving(t, EngineConfig{})
+		d.submit(enrolOf("g1", "s1", 0))
+		call := enrolOf("g1", "s2", 7<<48|3)
+		change(&call)
+		id := d.submit(call)[0]
+		if r := d.replies[id]; r.Err == nil || r.Err.Reason != lease.ReasonDenied && r.Err.Reason != lease.ReasonInvalid || d.engine.Role() != Serving {
+			t.Errorf("%s: answered %+v by an engine that is %v, want a refusal and nothing else", name, r, d.engine.Role())
+		}
+	}
+}
+
 // What the guards and rules are is part of the state that a coordinator takes over.
 func TestGuardsAreLoaded(t *testing.T) {
 	d := serving(t, EngineConfig{})

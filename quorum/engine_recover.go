@@ -89,6 +89,11 @@ func (e *Engine) becomeServing(m lease.Moment, ceiling uint64) {
 	e.role = Serving
 	e.table.Extend(e.reserved)
 	e.reserved = 0
+	for _, s := range e.queue { // guards that came before there was a state to hold their memory against
+		if e.contradiction = e.contradicted(s.Command); e.contradiction != nil {
+			return
+		}
+	}
 }
 
 func (e *Engine) epoch() fence.Epoch { return fence.Epoch(e.identity.Epoch) }
@@ -315,34 +320,6 @@ func (e *Engine) undisputed(m lease.Moment) bool {
 	e.effects.Warning = "a witness contradicts the state: " + reason
 	e.becomeFollower(m, m.Now)
 	return false
-}
-
-// contradicted says why what a guard remembers shows that this state is not the history that its tokens were handed out from;
-// nil if it shows no such thing.
-func (e *Engine) contradicted(command any) *writv1.Recovery {
-	c, ok := command.(lease.GuardCall)
-	if !ok || c.Request.GetEnrol() == nil {
-		return nil
-	}
-	token := fence.Token(c.Request.GetEnrol().GetWitnessed())
-	if !token.Valid() || token.Epoch() < e.epoch() || (token.Epoch() == e.epoch() && token.Sequence() <= e.identity.Ceiling) {
-		return nil
-	}
-	reason := because(fmt.Sprintf("the state's tokens go up to %d.%d, but guard %s remembers %v",
-		e.identity.Epoch, e.identity.Ceiling, c.Request.GetGuard(), token))
-	if reason == "" {
-		return nil
-	}
-	return &writv1.Recovery{Id: e.nonce, Reason: reason, Above: uint32(token.Epoch())}
-}
-
-// recoverAnew commits, before anything else is decided, that the state is foreign. The next term begins with the recovery.
-func (e *Engine) recoverAnew(m lease.Moment) {
-	e.identity.Recovery = e.contradiction
-	reason := e.contradiction.Reason
-	e.effects.Warning = "foreign state: " + reason + "; the epoch will be raised above every witness before anything is granted"
-	e.audit(m, audit.Record{Actor: "node/" + e.config.Node, Action: "quorum.foreign-state", Target: e.config.Cluster, Reason: reason})
-	e.send(nil, e.takeWrites())
 }
 
 func (e *Engine) foreignWitness() string {

@@ -153,6 +153,11 @@ func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease
 		return append(replies, lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonLimit,
 			"the quorum's storage has reached its soft quota: no new resources until records are forgotten or the quota is raised")})
 	}
+	if c, ok := command.(lease.GuardCall); ok {
+		if err := e.disbelieve(c); err != nil {
+			return append(replies, lease.Reply{ID: s.ID, Err: err})
+		}
+	}
 	step := e.table.Step(m, lease.Request{ID: s.ID, Intake: s.Intake, Command: command})
 	out := step.Replies
 	e.auditNotes(m, step.Notes)
