@@ -108,9 +108,6 @@ func (c *consumer) apply(e partition.Effects) {
 	if e.Quit {
 		c.quit()
 	}
-	for _, index := range e.Ask {
-		c.ask(index)
-	}
 	for _, index := range e.Cancel {
 		c.workers[index].campaign.end()
 	}
@@ -126,6 +123,9 @@ func (c *consumer) apply(e partition.Effects) {
 	}
 	for _, index := range e.Release {
 		c.workers[index].release()
+	}
+	for _, index := range e.Ask { // last: it puts another worker in the place of the one that the others are for
+		c.ask(index)
 	}
 }
 

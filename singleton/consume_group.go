@@ -136,9 +136,6 @@ func (g *consumer) apply(ctx context.Context, effects partition.Effects) {
 	if effects.Quit {
 		g.quit()
 	}
-	for _, index := range effects.Ask {
-		g.ask(ctx, index)
-	}
 	for _, index := range effects.Cancel {
 		g.workers[index].cancel(ErrRevoked)
 	}
@@ -157,6 +154,9 @@ func (g *consumer) apply(ctx context.Context, effects partition.Effects) {
 	}
 	for _, index := range effects.Release {
 		close(g.workers[index].release)
+	}
+	for _, index := range effects.Ask { // last: it puts another worker in the place of the one that the others are for
+		g.ask(ctx, index)
 	}
 }
 

@@ -490,3 +490,15 @@ func TestConsumeLeavesAStuckFunctionBehind(t *testing.T) {
 		}
 	})
 }
+
+// A partition that is lost and free again is asked for in the step in which it is released. That is for the worker of the lease
+// that was lost; the one that asks anew is released later, once.
+func TestConsumeAsksAgainInTheStepThatReleases(t *testing.T) {
+	inCrew(t, 1, func(c *crew) {
+		s := c.quorum.Process("eu-a", "eu").Singleton(singleton.Config{})
+		before, after, err := singleton.ReleaseAndAsk(c.Context(), s, "orders")
+		if err != nil || !before || !after {
+			t.Errorf("released: the worker before %v, the new one %v; %v", before, after, err)
+		}
+	})
+}

@@ -49,7 +49,9 @@ func (Lost) machineEvent()     {}
 func (Released) machineEvent() {}
 func (Leave) machineEvent()    {}
 
-// Effects is what a step wants done. Partitions are named by index, in ascending order.
+// Effects is what a step wants done. Partitions are named by index, in ascending order. A partition can be asked for in the step
+// in which it is released, or even started, if its lease was lost: Ask is to be carried out after everything else, which is
+// about the lease before.
 type Effects struct {
 	// Join asks for the member's lease, which is to be awaited. It is answered by Joined or Excluded; a Joined is followed by
 	// Excluded once the lease is over.

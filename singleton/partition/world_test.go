@@ -46,12 +46,21 @@ type actor struct {
 	// running are functions by partition: false until their context has ended or they were told to finish.
 	running map[int]bool
 	started map[int]bool // not released since
+	workers map[int]*worker
+}
+
+// worker is one asking for a partition and what comes of it. The member has one for each partition, the newest.
+type worker struct {
+	granted, released bool
+	lost              bool // its lease is over
+	over              bool // it has said the last
 }
 
 type request struct {
 	resource string
 	kind     string // ask, cancel, release
 	index    int    // of the partition; -1 for the member's own
+	worker   *worker
 }
 
 // fataler is what rapid and testing have in common.
@@ -82,7 +91,7 @@ func (w *world) joinWith(id string, homes []string) *actor {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	a := &actor{id: id, homes: homes, machine: machine, running: make(map[int]bool), started: make(map[int]bool)}
+	a := &actor{id: id, homes: homes, machine: machine, running: make(map[int]bool), started: make(map[int]bool), workers: make(map[int]*worker)}
 	w.actors = append(w.actors, a)
 	a.inbox = append(a.inbox, Watched{lease.WatchEvent{Kind: lease.EventResync}})
 	w.resync(a)
@@ -133,6 +142,9 @@ func (w *world) hold(resource string, a *actor) {
 		if w.names.Prefix()+"p/" == resource[:len(resource)-nameDigits] {
 			w.moved++
 		}
+		if index, ok := w.names.partition(resource); ok {
+			a.workers[index].granted = true
+		}
 		w.tell(a, w.granted(resource))
 	} else if queue := w.queues[resource]; len(queue) > 0 {
 		w.queues[resource] = queue[1:]
@@ -177,25 +189,25 @@ func (w *world) step(a *actor, n, sight int) Effects {
 	out := a.machine.Step(w.now, events...)
 	a.wake = out.Wake
 	if out.Join {
-		a.asks = append(a.asks, request{own, "ask", -1})
+		a.asks = append(a.asks, request{resource: own, kind: "ask", index: -1})
 	}
 	if out.Quit {
-		a.asks = append(a.asks, request{own, "cancel", -1})
-	}
-	for _, index := range out.Ask {
-		if !w.mayAsk(a, index) {
-			w.t.Fatalf("%s asks for %d, which it has not seen free", a.id, index)
-		}
-		a.asks = append(a.asks, request{w.names.Partition(index), "ask", index})
+		a.asks = append(a.asks, request{resource: own, kind: "cancel", index: -1})
 	}
 	for _, index := range out.Cancel {
-		a.asks = append(a.asks, request{w.names.Partition(index), "cancel", index})
+		w.request(a, "cancel", index)
 	}
 	for _, index := range out.Start {
 		if _, twice := a.running[index]; twice {
 			w.t.Fatalf("%s starts %d twice", a.id, index)
 		}
-		a.running[index], a.started[index] = false, true
+		if !a.workers[index].granted {
+			w.t.Fatalf("%s starts %d, which it was not granted", a.id, index)
+		}
+		a.started[index] = true
+		if !a.workers[index].over {
+			a.running[index] = false
+		}
 	}
 	for _, e := range events {
 		if lost, ok := e.(Lost); ok && a.started[lost.Index] {
@@ -216,11 +228,27 @@ func (w *world) step(a *actor, n, sight int) Effects {
 		if _, runs := a.running[index]; runs {
 			w.t.Fatalf("%s releases %d while it runs", a.id, index)
 		}
+		if a.workers[index].released {
+			w.t.Fatalf("%s releases %d twice", a.id, index)
+		}
 		delete(a.started, index)
-		a.asks = append(a.asks, request{w.names.Partition(index), "release", index})
+		a.workers[index].released = true
+		w.request(a, "release", index)
+	}
+	for _, index := range out.Ask {
+		if !w.mayAsk(a, index) {
+			w.t.Fatalf("%s asks for %d, which it has not seen free", a.id, index)
+		}
+		a.workers[index] = &worker{}
+		w.request(a, "ask", index)
 	}
 	a.done = a.done || out.Done
 	return out
+}
+
+// request sends what is asked for a partition on its way.
+func (w *world) request(a *actor, kind string, index int) {
+	a.asks = append(a.asks, request{w.names.Partition(index), kind, index, a.workers[index]})
 }
 
 // mayAsk says whether a member has seen a partition free.
@@ -241,11 +269,14 @@ func (w *world) ask(a *actor) {
 		w.tell(a, w.refused(r))
 	case r.kind == "cancel" && r.index >= 0:
 		// It was granted, or refused, before; the answer is on its way.
+	case r.index >= 0 && r.worker.over:
+		// A lease that was lost needs no release.
 	default: // a release, or the end of a membership
 		if w.holders[r.resource] == a {
 			w.hold(r.resource, nil)
 		}
 		if r.index >= 0 {
+			r.worker.over = true
 			w.tell(a, Released{r.index})
 		} else {
 			w.tell(a, Excluded{})
@@ -257,17 +288,37 @@ func (w *world) ask(a *actor) {
 func (w *world) expire(resource string) {
 	a := w.holders[resource]
 	if index, ok := w.names.partition(resource); ok {
-		w.tell(a, Lost{index})
+		w.lose(a, index)
 	} else {
 		w.tell(a, Excluded{})
 	}
 	w.hold(resource, nil)
 }
 
+// lose ends the lease of a worker. It waits for its function alone, and says the last of it without having been told to
+// release.
+func (w *world) lose(a *actor, index int) {
+	k := a.workers[index]
+	k.lost = true
+	w.tell(a, Lost{index})
+	if _, runs := a.running[index]; runs {
+		return
+	}
+	k.over = true
+	if !a.started[index] && !k.released { // its function will not be called
+		w.tell(a, Returned{index})
+	}
+	w.tell(a, Released{index})
+}
+
 // finish lets a function return.
 func (w *world) finish(a *actor, index int) {
 	delete(a.running, index)
 	w.tell(a, Returned{index})
+	if k := a.workers[index]; k.lost {
+		k.over = true
+		w.tell(a, Released{index})
+	}
 }
 
 // leases are what an actor holds, in order.
