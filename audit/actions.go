@@ -22,6 +22,9 @@ const (
 	ActionCancel          = "operation.cancel"
 	ActionVoid            = "operation.void"
 	ActionApproversChange = "approvers.change"
+	ActionGroupApply      = "group.apply"
+	ActionGroupRemove     = "group.remove"
+	ActionGroupRemoved    = "group.removed"
 	ActionPrune           = "audit.prune"
 )
 
@@ -43,7 +46,9 @@ const (
 	detailGroup     = "group"
 	detailOperation = "operation"
 	detailSignature = "signature"
-	detailSet       = "set" // as protobuf JSON
+	detailSet       = "set"  // as protobuf JSON
+	detailSpec      = "spec" // as protobuf JSON
+	detailAutomatic = "automatic"
 )
 
 // ends says whether nothing can be approved about an operation any more after that action.

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/ed25519"
 	"encoding/json"
@@ -40,6 +41,8 @@ type story struct {
 	set     *writv1.ApproverSet
 	signers []*fence.Signer
 	signed  []string
+	// requester is who proposes; empty: people do.
+	requester string
 }
 
 func newStory(t testing.TB) *story {
@@ -136,16 +139,17 @@ func (s *story) proposeSet(id string, next *writv1.ApproverSet) uint64 {
 
 func (s *story) proposeAs(id, kind string, body json.RawMessage) uint64 {
 	s.t.Helper()
+	group, _, _ := strings.Cut(id, "-1.")
 	doc, err := approval.Document{
-		Format: approval.Format, Cluster: "test", Incarnation: "i1", Epoch: 1, ID: id, Kind: kind, Group: "orders-db",
-		Requester: "spiffe://test/sre", Created: s.at, Expires: s.at.Add(time.Hour), PolicyVersion: s.set.GetVersion(), Body: body,
+		Format: approval.Format, Cluster: "test", Incarnation: "i1", Epoch: 1, ID: id, Kind: kind, Group: group,
+		Requester: cmp.Or(s.requester, "spiffe://test/sre"), Created: s.at, Expires: s.at.Add(time.Hour), PolicyVersion: s.set.GetVersion(), Body: body,
 	}.Encode()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.docs[id] = doc
 	return s.add("operation.propose", id, map[string]string{
-		"document": string(doc), "digest": approval.Digest(doc), "kind": kind, "group": "orders-db",
+		"document": string(doc), "digest": approval.Digest(doc), "kind": kind, "group": group,
 	})
 }
 
@@ -169,8 +173,53 @@ func (s *story) approveAs(id, name, armored string) uint64 {
 	})
 }
 
-func (s *story) execute(id string) uint64 {
-	return s.add("operation.execute", id, map[string]string{"digest": approval.Digest(s.docs[id]), "rule": `{"people":2}`})
+func (s *story) execute(id string) uint64 { return s.executeBy(id, `{"people":2}`) }
+
+func (s *story) executeBy(id, rule string) uint64 {
+	return s.add("operation.execute", id, map[string]string{"digest": approval.Digest(s.docs[id]), "rule": rule})
+}
+
+func (s *story) executeOnEvidence(id string) uint64 {
+	return s.add("operation.execute", id, map[string]string{"digest": approval.Digest(s.docs[id]), "automatic": "true"})
+}
+
+// group records that a group has a spec, of which more than its name may be said; operation is that which changed it.
+func (s *story) group(name, more, operation string) uint64 {
+	detail := map[string]string{"spec": specOf(name, more)}
+	if operation != "" {
+		detail["operation"] = operation
+	}
+	return s.add("group.apply", name, detail)
+}
+
+func specOf(name, more string) string {
+	if more != "" {
+		more = "," + more
+	}
+	return fmt.Sprintf(`{"name":%q%s}`, name, more)
+}
+
+// agree has a spec signed by two people, and answers the operation that was executed.
+func (s *story) agree(id, name, more string) string {
+	s.proposeAs(id, approval.KindGroupChange, json.RawMessage(`{"action":"apply","spec":`+specOf(name, more)+`}`))
+	s.approve(id, "ann")
+	s.approve(id, "bob")
+	s.execute(id)
+	return id
+}
+
+const (
+	freeSwitchover = `"approvals":{"switchover":{"none":true}}`
+	freeFailover   = `"approvals":{"failover":{"none":true}}`
+	euToUs         = `"automatic":[{"from":"eu","to":"us"}]`
+	failover       = `{"automatic":false,"from":"eu","mode":"failover","to":"us"}`
+	onEvidence     = `{"automatic":true,"from":"eu","mode":"failover","to":"us"}`
+)
+
+func (s *story) proposeOnEvidence(id string) {
+	s.requester = "quorum"
+	s.proposeAs(id, approval.KindPromotion, json.RawMessage(onEvidence))
+	s.requester = ""
 }
 
 // sign has a node sign a head.
@@ -380,6 +429,65 @@ func TestWhatMustNotHaveHappenedIsFound(t *testing.T) {
 			return s.add("operation.propose", "p-1.1", map[string]string{"document": string(s.docs["p-1.1"]), "digest": approval.Digest([]byte("{}"))})
 		}, "the digest of its document"},
 		"no document": {func(s *story) uint64 { return s.add("operation.propose", "p-1.1", nil) }, "document"},
+		"a manual failover on evidence": {func(s *story) uint64 {
+			s.group("p", euToUs, s.agree("p-1.1", "p", euToUs))
+			s.proposeAs("p-1.2", approval.KindPromotion, json.RawMessage(failover))
+			return s.executeOnEvidence("p-1.2")
+		}, "not that of an automatic promotion"},
+		"people's evidence": {func(s *story) uint64 {
+			s.group("p", euToUs, s.agree("p-1.1", "p", euToUs))
+			s.proposeAs("p-1.2", approval.KindPromotion, json.RawMessage(onEvidence))
+			return s.executeOnEvidence("p-1.2")
+		}, "not that of an automatic promotion"},
+		"a settlement on evidence": {func(s *story) uint64 {
+			s.requester = "quorum"
+			s.proposeAs("p-1.1", approval.KindSettlement, json.RawMessage(onEvidence))
+			return s.executeOnEvidence("p-1.1")
+		}, "not that of an automatic promotion"},
+		"on evidence where nothing is automatic": {func(s *story) uint64 {
+			s.group("p", "", "")
+			s.proposeOnEvidence("p-1.1")
+			return s.executeOnEvidence("p-1.1")
+		}, "nothing is automatic"},
+		"no rule": {func(s *story) uint64 {
+			s.propose("p-1.1")
+			s.approve("p-1.1", "ann")
+			s.approve("p-1.1", "bob")
+			return s.executeBy("p-1.1", "")
+		}, "which rule"},
+		"a failover by nobody": {func(s *story) uint64 {
+			s.group("p", freeSwitchover, s.agree("p-1.1", "p", freeSwitchover))
+			s.proposeAs("p-1.2", approval.KindPromotion, json.RawMessage(failover))
+			return s.executeBy("p-1.2", `{"none":true}`)
+		}, "another rule"},
+		"a settlement by nobody": {func(s *story) uint64 {
+			s.group("p", freeSwitchover, s.agree("p-1.1", "p", freeSwitchover))
+			s.proposeAs("p-1.2", approval.KindSettlement, json.RawMessage(`{"mode":"switchover"}`))
+			return s.executeBy("p-1.2", `{"none":true}`)
+		}, "another rule"},
+		"a guard given up by nobody": {func(s *story) uint64 {
+			s.proposeAs("-1.1", approval.KindAttestation, json.RawMessage(`{"guard":"g1"}`))
+			return s.executeBy("-1.1", `{"none":true}`)
+		}, "not possible here"},
+		"a rule for one person": {func(s *story) uint64 {
+			s.propose("p-1.1")
+			s.approve("p-1.1", "ann")
+			return s.executeBy("p-1.1", `{"people":1}`)
+		}, "another rule"},
+		"a rule that asks for nothing": {func(s *story) uint64 { s.propose("p-1.1"); return s.executeBy("p-1.1", "{}") }, "another rule"},
+		"a group that nobody signed":   {func(s *story) uint64 { return s.group("p", freeSwitchover, "") }, "needs signatures"},
+		"a direction that nobody signed": {func(s *story) uint64 {
+			s.group("p", "", "")
+			return s.group("p", euToUs, "")
+		}, "needs signatures"},
+		"another spec than was signed": {func(s *story) uint64 {
+			return s.group("p", freeFailover, s.agree("p-1.1", "p", freeSwitchover))
+		}, "not that in the document"},
+		"a spec by another operation": {func(s *story) uint64 {
+			s.group("p", freeSwitchover, s.agree("p-1.1", "p", freeSwitchover))
+			return s.group("p", freeFailover, "p-1.1")
+		}, "not executed right before"},
+		"a drill of what is real": {func(s *story) uint64 { return s.group("p", `"drill_of":"q","resource":"q"`, "") }, "its resource"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStory(t)
@@ -391,6 +499,46 @@ func TestWhatMustNotHaveHappenedIsFound(t *testing.T) {
 				t.Errorf("found %v, want record %d: %s", err, want, c.want)
 			}
 		})
+	}
+}
+
+// Nobody has to sign switchovers of a group that says so, drills, and what is automatic; wherever the chain is cut, that is known.
+func TestWhatNeedsNobodyVerifies(t *testing.T) {
+	s := newStory(t)
+	s.approvers([]string{"ann", "bob", "cy"})
+	s.group("p", "", "")
+	loose := freeSwitchover + "," + euToUs
+	s.group("p", loose, s.agree("p-1.1", "p", loose))
+	s.proposeAs("p-1.2", approval.KindPromotion, json.RawMessage(`{"mode":"switchover"}`))
+	s.executeBy("p-1.2", `{"none":true}`)
+	s.proposeOnEvidence("p-1.3")
+	s.executeOnEvidence("p-1.3")
+	s.group("p-drill", `"drill_of":"p","resource":"drill/p",`+freeFailover, "")
+	s.proposeAs("p-drill-1.1", approval.KindPromotion, json.RawMessage(failover))
+	s.executeBy("p-drill-1.1", `{"none":true}`)
+	s.group("p", "", "") // to ask for more needs nobody
+	s.proposeAs("p-1.4", approval.KindGroupChange, json.RawMessage(`{"action":"remove"}`))
+	s.approve("p-1.4", "ann")
+	s.approve("p-1.4", "bob")
+	s.execute("p-1.4")
+	s.add("group.remove", "p", map[string]string{"operation": "p-1.4"})
+	s.add("group.removed", "p", nil)
+	for from := range len(s.records) + 1 {
+		report, err := audit.VerifyBundle(bytes.NewReader(export(t, s.source(uint64(from+1)))))
+		if err != nil {
+			t.Errorf("behind record %d: %v", from, err)
+			continue
+		}
+		for _, o := range report.Operations {
+			if o.Unchecked != "" {
+				t.Errorf("behind record %d: %+v", from, o)
+			}
+		}
+		for _, u := range report.Unchecked {
+			if !strings.Contains(u, "does not vouch") && !strings.Contains(u, "not covered") {
+				t.Errorf("behind record %d: %s", from, u)
+			}
+		}
 	}
 }
 

@@ -9,17 +9,18 @@ import (
 )
 
 // Carry gathers, of the records before some point of a chain, those that later ones refer to: the set of approvers, what is
-// proposed and not done yet with its signatures, the tenures and grants in force with what approved them, and the rules for
-// guards. Of the sets of approvers it keeps the present one and those that a signature which it keeps was judged by. Records
+// proposed and not done yet with its signatures, the tenures and grants in force with what approved them, the specs of the
+// groups, and the rules for guards. Of the sets of approvers it keeps the present one and those that a signature which it keeps was judged by. Records
 // are handed in in order.
 type Carry struct {
 	kept   map[string]carried // rules, by prefix
+	groups map[string]carried // their specs
 	grants map[string]carried // in force, by resource
 	leases int                // of grants, those that are no tenures
 	ops    map[string]*carriedOperation
 	last   map[string]string // the promotion executed last, by group
 	set    *carried          // the approvers in force
-	change string            // an executed operation that is about to change them
+	change string            // an executed operation that is about to change them, or a group
 }
 
 type carried struct {
@@ -44,20 +45,24 @@ const (
 	partExecuted = "\x00executed"
 )
 
-// maxCarriedGrants bounds the grants that are kept: where there are more, leases end soon enough.
-const maxCarriedGrants = 1000
+const (
+	// maxCarriedGrants bounds the grants that are kept: where there are more, leases end soon enough.
+	maxCarriedGrants = 1000
+	// maxCarriedGroups bounds the specs that are kept. Who verifies says what of the other groups cannot be checked.
+	maxCarriedGroups = 1000
+)
 
 // Add takes the next record in.
 func (c *Carry) Add(r Record, stored []byte) {
 	if c.kept == nil {
-		c.kept, c.grants, c.ops, c.last = map[string]carried{}, map[string]carried{}, map[string]*carriedOperation{}, map[string]string{}
+		c.kept, c.groups, c.grants = map[string]carried{}, map[string]carried{}, map[string]carried{}
+		c.ops, c.last = map[string]*carriedOperation{}, map[string]string{}
 	}
 	this := carried{sequence: r.Sequence, stored: stored}
 	switch r.Action {
 	case ActionApproversChange:
 		c.set = &this
-		delete(c.ops, c.change)
-		c.change = ""
+		c.changed("")
 	case ActionPropose:
 		c.ops[r.Target] = &carriedOperation{
 			parts: map[string]carried{}, sets: map[uint64]carried{}, kind: r.Detail[detailKind], group: r.Detail[detailGroup],
@@ -82,6 +87,15 @@ func (c *Carry) Add(r Record, stored []byte) {
 		}
 	case ActionGuardRule:
 		c.kept[r.Target] = this
+	case ActionGroupApply:
+		c.changed("")
+		if _, known := c.groups[r.Target]; known || len(c.groups) < maxCarriedGroups {
+			c.groups[r.Target] = this
+		}
+	case ActionGroupRemove:
+		c.changed("")
+	case ActionGroupRemoved:
+		delete(c.groups, r.Target)
 	default:
 		if op := c.ops[r.Target]; op != nil && !op.executed && ends(r.Action) {
 			delete(c.ops, r.Target)
@@ -100,7 +114,14 @@ func (c *Carry) keep(id, part string, this carried) {
 	}
 }
 
-// execute keeps the promotion that was executed last: the tenure that it grants comes later. So does a change of approvers.
+// changed forgets an executed change, of which the record has come; next is another one, or empty.
+func (c *Carry) changed(next string) {
+	delete(c.ops, c.change)
+	c.change = next
+}
+
+// execute keeps the promotion that was executed last: the tenure that it grants comes later. So does a change of approvers, or
+// of a group.
 func (c *Carry) execute(r Record, this carried) {
 	op := c.ops[r.Target]
 	if op == nil {
@@ -109,8 +130,8 @@ func (c *Carry) execute(r Record, this carried) {
 	c.keep(r.Target, partExecuted, this)
 	op.executed = true
 	switch op.kind {
-	case approval.KindApproversChange:
-		c.change = r.Target
+	case approval.KindApproversChange, approval.KindGroupChange:
+		c.changed(r.Target)
 	case approval.KindPromotion:
 		before := c.last[op.group]
 		c.last[op.group] = r.Target
@@ -164,7 +185,7 @@ func (c *Carry) Records() [][]byte {
 	if c.set != nil {
 		all[c.set.sequence] = c.set.stored
 	}
-	for _, some := range []map[string]carried{c.kept, c.grants} {
+	for _, some := range []map[string]carried{c.kept, c.groups, c.grants} {
 		for _, r := range some {
 			all[r.sequence] = r.stored
 		}

@@ -7,9 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/region/approval"
 )
@@ -27,6 +24,8 @@ type ledger struct {
 	// executed is a change of the approvers that has been executed, of which the record has not come yet.
 	executed *proposal
 	unknown  string // the operation executed last of which the bundle does not have the proposal
+	groups   map[string]*writv1.GroupSpec
+	changing *proposal // a change of a group that has been executed
 	// context: the records are from before the first one. They are checked, and not counted.
 	context bool
 }
@@ -72,6 +71,10 @@ func (l *ledger) add(r Record) error {
 	switch r.Action {
 	case ActionApproversChange:
 		return l.change(r)
+	case ActionGroupApply:
+		return l.applyGroup(r)
+	case ActionGroupRemoved:
+		delete(l.groups, r.Target)
 	case ActionPropose:
 		return l.propose(r)
 	case ActionApprove:
@@ -182,8 +185,11 @@ func (l *ledger) execute(r Record) error {
 		return fmt.Errorf("the operation had expired at %s", p.parsed.Expires.Format(time.RFC3339))
 	}
 	done.Kind, done.Group, done.Requester, done.Digest = p.parsed.Kind, p.parsed.Group, p.parsed.Requester, digest
-	if p.parsed.Kind == approval.KindApproversChange {
+	switch p.parsed.Kind {
+	case approval.KindApproversChange:
 		l.executed = p
+	case approval.KindGroupChange:
+		l.changing = p
 	}
 	var signers []approval.Signer
 	if l.set != nil {
@@ -195,32 +201,15 @@ func (l *ledger) execute(r Record) error {
 			}
 		}
 	}
-	done.Automatic = r.Detail["automatic"] == "true"
+	var err error
+	done.Automatic = r.Detail[detailAutomatic] == "true"
 	switch {
 	case done.Automatic:
-		return nil
+		done.Unchecked, err = l.onEvidence(p)
 	case p.unchecked || (l.set == nil && l.report.Start.Sequence > 0):
 		done.Unchecked = "who could approve stands in records that this bundle does not have"
-		return nil
-	case r.Detail[detailRule] == "":
-		done.Unchecked = "the record does not say which rule it had to satisfy"
-		return nil
+	default:
+		done.Unchecked, err = l.signedBy(p, r.Detail[detailRule], signers)
 	}
-	rule := &writv1.ApprovalRule{}
-	if err := protojson.Unmarshal([]byte(r.Detail[detailRule]), rule); err != nil {
-		return fmt.Errorf("its rule cannot be read: %w", err)
-	}
-	if p.parsed.Kind == approval.KindApproversChange && l.raw != nil && !proto.Equal(rule, l.raw.GetRule()) {
-		return errors.New("it was executed by another rule than that of the approvers")
-	}
-	if rule.GetNone() {
-		return nil
-	}
-	if l.set == nil {
-		return errors.New("it needs signatures, and there are no approvers")
-	}
-	if missing := l.set.Missing(rule, p.parsed.Requester, signers); missing != "" {
-		return fmt.Errorf("it was executed without what its rule asks for: %s", missing)
-	}
-	return nil
+	return err
 }

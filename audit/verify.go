@@ -142,7 +142,7 @@ func VerifyBundle(r io.Reader) (Report, error) { return Verifier{}.Verify(r) }
 // was found before it.
 func (v Verifier) Verify(r io.Reader) (Report, error) {
 	b := &bundle{verifier: v, derived: newDerived()}
-	b.ledger = &ledger{open: map[string]*proposal{}, report: &b.report}
+	b.ledger = &ledger{open: map[string]*proposal{}, groups: map[string]*writv1.GroupSpec{}, report: &b.report}
 	err := b.read(r)
 	if err == nil {
 		err = v.vouched(b.report)
