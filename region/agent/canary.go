@@ -13,7 +13,8 @@ import (
 )
 
 // Canary is a hook for verify: one write through a guard with the new writ has to succeed, and one with the old writ has to be
-// refused as stale. Anything else means that the promotion is not what it should be.
+// refused as stale. Anything else means that the promotion is not what it should be. A resource that was never granted before has
+// no old token, which leaves the first half.
 type Canary struct {
 	// URL behind the guard, of something that may be overwritten.
 	URL string
@@ -30,7 +31,8 @@ func (c *Canary) Idempotent() bool { return true }
 
 // Run implements [Hook].
 func (c *Canary) Run(ctx context.Context, task *writv1.Task) (Outcome, error) {
-	if task.GetWrit() == "" || task.GetOldWrit() == "" {
+	first := task.GetOldToken() == 0 && task.GetOldWrit() == ""
+	if task.GetWrit() == "" || task.GetOldWrit() == "" && !first {
 		return Outcome{}, errors.New("the task carries no writ, or not the old one: the quorum has to sign both")
 	}
 	body, err := json.Marshal(map[string]string{"group": task.GetGroup(), "promotion": task.GetPromotion(), "token": fence.Token(task.GetToken()).Decimal()})
@@ -44,6 +46,9 @@ func (c *Canary) Run(ctx context.Context, task *writv1.Task) (Outcome, error) {
 	}
 	if status/100 != 2 {
 		return Outcome{Output: string(answer)}, fmt.Errorf("the canary with the new token was answered %d: it has to succeed", status)
+	}
+	if first {
+		return Outcome{Output: fmt.Sprintf("a write with token %v succeeded; there was no token before", fence.Token(task.GetToken()))}, nil
 	}
 	status, answer, err = c.write(ctx, task, task.GetOldWrit(), body)
 	if err != nil {

@@ -279,8 +279,26 @@ func TestACanaryAsksForBothOutcomes(t *testing.T) {
 			}
 		})
 	}
-	if _, err := (&Canary{URL: "http://127.0.0.1:1"}).Run(t.Context(), &writv1.Task{Writ: "new"}); err == nil || !strings.Contains(err.Error(), "old one") {
+	if _, err := (&Canary{URL: "http://127.0.0.1:1"}).Run(t.Context(), &writv1.Task{Writ: "new", OldToken: 1}); err == nil || !strings.Contains(err.Error(), "old one") {
 		t.Errorf("without the old writ: %v", err)
+	}
+	// The first tenure that there is has no token before it.
+	status := http.StatusNoContent
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; r.Header.Get(fence.HeaderWrit) != "new" {
+			t.Error("no writ")
+		}
+		w.WriteHeader(status)
+	}))
+	defer server.Close()
+	first := &writv1.Task{Writ: "new", Token: 7}
+	if out, err := (&Canary{URL: server.URL}).Run(t.Context(), first); err != nil || asked != 1 || !strings.Contains(out.Output, "no token before") {
+		t.Errorf("the first token: %+v, %v, %d requests", out, err, asked)
+	}
+	status = http.StatusPreconditionFailed
+	if _, err := (&Canary{URL: server.URL}).Run(t.Context(), first); err == nil || !strings.Contains(err.Error(), "has to succeed") {
+		t.Errorf("the first token is refused: %v", err)
 	}
 }
 

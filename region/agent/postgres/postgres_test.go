@@ -29,6 +29,7 @@ const (
 	switchover = writv1.PromotionMode_PROMOTION_MODE_SWITCHOVER
 	failover   = writv1.PromotionMode_PROMOTION_MODE_FAILOVER
 	failback   = writv1.PromotionMode_PROMOTION_MODE_FAILBACK
+	recovery   = writv1.PromotionMode_PROMOTION_MODE_RECOVER
 )
 
 func TestASwitchoverAndBack(t *testing.T) {
@@ -248,6 +249,10 @@ func TestVerifyingFindsADatabaseThatIsNotFenced(t *testing.T) {
 	// The old token is the present one: it must not be taken for refused.
 	if _, err := a.do(verifyKind, task("eu", "us", failover, 1, token(1), token(1))); err == nil || !strings.Contains(err.Error(), "WAS COMMITTED") {
 		t.Errorf("an old token that is taken: %v", err)
+	}
+	first := a.done(verifyKind, task("", "eu", recovery, 1, 0, token(1)))
+	if !strings.Contains(first.Output, "no token before") {
+		t.Errorf("the first token: %s", first.Output)
 	}
 	unknown := task("eu", "us", failover, 1, token(1), token(2))
 	unknown.Resource = "other"

@@ -165,7 +165,7 @@ func (s *Server) fenced(ctx context.Context, task *writv1.Task, say *strings.Bui
 	return nil
 }
 
-// verify writes under the new token, and asks that the old one is refused. It needs package pgfence.
+// verify writes under the new token, and asks that the old one, if there was one, is refused. It needs package pgfence.
 func (s *Server) verify(ctx context.Context, task *writv1.Task, say *strings.Builder) (*writv1.Position, []string, error) {
 	asked := false
 	err := s.fenced(ctx, task, say, func(pool *pgxpool.Pool) error {
@@ -186,6 +186,10 @@ func (s *Server) verify(ctx context.Context, task *writv1.Task, say *strings.Bui
 		fresh := canary(ctx, pool, s.cfg.FenceSchema, task.GetResource(), fence.Token(task.GetToken()), table)
 		if fresh != nil {
 			return fmt.Errorf("the canary with the new token has to succeed: %w", fresh)
+		}
+		if task.GetOldToken() == 0 {
+			tell(say, "a write to %s with token %v succeeded; there was no token before", table, fence.Token(task.GetToken()))
+			return nil
 		}
 		stale := canary(ctx, pool, s.cfg.FenceSchema, task.GetResource(), fence.Token(task.GetOldToken()), table)
 		switch {

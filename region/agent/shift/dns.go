@@ -119,11 +119,12 @@ func (r Record) record(value string) (dns.RR, error) {
 	return rr, err
 }
 
-// at answers what stands in the set when so many percent go to a region; nil: it stays as it is.
+// at answers what stands in the set when so many percent go to a region; nil: it stays as it is. A recovery comes from no region,
+// or from the very one that stays primary: everything goes to it at once.
 func (r Record) at(from, to string, percent uint32) (set []dns.RR, err error) {
 	var values []string
 	switch {
-	case percent >= 100:
+	case percent >= 100, from == "", from == to:
 		values = r.Values[to]
 	case percent == 0:
 		values = r.Values[from]

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -261,6 +262,42 @@ func TestDNSRefusals(t *testing.T) {
 		if err := d.Validate(); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// A recovery names nobody to take traffic from, or the region that is primary already.
+func TestARecoveryShiftsEverything(t *testing.T) {
+	var body struct {
+		Weights map[string]uint32 `json:"weights"`
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body.Weights = nil
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	weights := &Weights{URL: server.URL, Backends: map[string]string{"eu": "pool-eu", "us": "pool-us", "ap": "pool-ap"}}
+	record := hookFor("").Records[1]
+	for name, from := range map[string]string{"Recovered": "", "Conflict": "us"} {
+		for _, percent := range []uint32{10, 100} {
+			t.Run(fmt.Sprintf("%s%d", name, percent), func(t *testing.T) {
+				task := shiftTask(percent, 7)
+				task.From = from
+				if _, err := weights.Run(t.Context(), task); err != nil || !maps.Equal(body.Weights, map[string]uint32{"pool-us": 100, "pool-eu": 0, "pool-ap": 0}) {
+					t.Errorf("weights are %v, %v", body.Weights, err)
+				}
+				set, err := record.at(from, "us", percent)
+				if err != nil || len(set) != 1 || !strings.HasSuffix(set[0].String(), "us.example.test.") {
+					t.Errorf("records are %v, %v", set, err)
+				}
+			})
+		}
+	}
+	astray := shiftTask(100, 7)
+	astray.From = "sa"
+	if _, err := weights.Run(t.Context(), astray); err == nil || !strings.Contains(err.Error(), "names none") {
+		t.Errorf("a region without a backend: %v", err)
 	}
 }
 

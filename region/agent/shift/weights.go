@@ -16,7 +16,8 @@ import (
 //
 //	{"group": "orders", "promotion": "orders-1.4", "token": "281474976710662", "weights": {"pool-eu": 75, "pool-us": 25}}
 //
-// The token is there for the receiver to refuse what comes late; the header Writ proves it.
+// The token is there for the receiver to refuse what comes late; the header Writ proves it. Where there is no region to take
+// traffic from, as in a recovery, the region gets 100 and each other backend 0.
 type Weights struct {
 	URL string
 	// Method is POST unless set.
@@ -45,14 +46,13 @@ func (w *Weights) Idempotent() bool { return true }
 
 // Run implements [agent.Hook].
 func (w *Weights) Run(ctx context.Context, task *writv1.Task) (agent.Outcome, error) {
-	to, from := w.Backends[task.GetTo()], w.Backends[task.GetFrom()]
-	if to == "" || from == "" {
-		return agent.Outcome{}, fmt.Errorf("backends names none for %s or %s", task.GetFrom(), task.GetTo())
+	weights, err := w.weights(task)
+	if err != nil {
+		return agent.Outcome{}, err
 	}
-	percent := min(task.GetPercent(), 100)
 	body, err := json.Marshal(map[string]any{
 		"group": task.GetGroup(), "promotion": task.GetPromotion(), "token": fence.Token(task.GetToken()).Decimal(),
-		"weights": map[string]uint32{to: percent, from: 100 - percent},
+		"weights": weights,
 	})
 	if err != nil {
 		return agent.Outcome{}, err
@@ -74,4 +74,23 @@ func (w *Weights) Run(ctx context.Context, task *writv1.Task) (agent.Outcome, er
 		err = fmt.Errorf("%s answered %d", w.URL, status)
 	}
 	return out, err
+}
+
+// weights are what each backend gets. A recovery comes from no region, or from the very one that stays primary: nobody knows then
+// which others had traffic, and none of them may have any.
+func (w *Weights) weights(task *writv1.Task) (map[string]uint32, error) {
+	to, from := w.Backends[task.GetTo()], w.Backends[task.GetFrom()]
+	if to == "" || from == "" && task.GetFrom() != "" {
+		return nil, fmt.Errorf("backends names none for %s or %s", task.GetFrom(), task.GetTo())
+	}
+	if from != "" && from != to {
+		percent := min(task.GetPercent(), 100)
+		return map[string]uint32{to: percent, from: 100 - percent}, nil
+	}
+	all := make(map[string]uint32)
+	for _, backend := range w.Backends {
+		all[backend] = 0
+	}
+	all[to] = 100
+	return all, nil
 }
