@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -87,14 +88,15 @@ func Run(ctx context.Context, config Config) error {
 	if _, err := os.Stat(filepath.Join(config.Dir, record.RunFile)); err == nil {
 		return fmt.Errorf("campaign: %s holds a run already: name another directory", config.Dir)
 	}
-	config.Nemeses = supported(config)
+	leftOut := make(map[string]string)
+	config.Nemeses = supported(config, leftOut)
 	for _, control := range config.Controls {
 		if ctx.Err() != nil {
 			break
 		}
 		if control.harm != nil && control.harm.Supported != nil {
 			if err := control.harm.Supported(); err != nil {
-				_, _ = fmt.Fprintf(config.Progress, "%s is left out: %v\n", control.Name, err)
+				config.leaveOut(leftOut, control.Name, err)
 				continue
 			}
 		}
@@ -117,24 +119,32 @@ func Run(ctx context.Context, config Config) error {
 	}
 	s := &stage{config: config, dir: config.Dir}
 	return s.perform(ctx, record.Run{
-		Name: "run", FaultsMS: config.Time.Milliseconds(), Workloads: workload.Kinds.Names(config.Workloads), Nemeses: nemesis.Kinds.Names(slices.Concat(config.Always, config.Nemeses)),
+		Name: "run", Controls: Controls.Names(config.Controls), LeftOut: leftOut, FaultsMS: config.Time.Milliseconds(), Workloads: workload.Kinds.Names(config.Workloads), Nemeses: nemesis.Kinds.Names(slices.Concat(config.Always, config.Nemeses)),
 	}, parts, s.rounds)
 }
 
-// supported are the nemeses that this machine can have. The others are left out, and told of.
-func supported(config Config) (kinds []nemesis.Kind) {
+// supported are the nemeses that this machine can have. The others are left out.
+func supported(config Config, leftOut map[string]string) (kinds []nemesis.Kind) {
 	for _, k := range config.Nemeses {
+		var err error
 		if k.Previous && config.Previous.Writ == "" {
-			_, _ = fmt.Fprintf(config.Progress, "%s is left out: there is no previous release\n", k.Name)
-		} else if k.Supported == nil {
-			kinds = append(kinds, k)
-		} else if err := k.Supported(); err == nil {
-			kinds = append(kinds, k)
-		} else {
-			_, _ = fmt.Fprintf(config.Progress, "%s is left out: %v\n", k.Name, err)
+			err = errors.New("there is no previous release")
+		} else if k.Supported != nil {
+			err = k.Supported()
 		}
+		if err != nil {
+			config.leaveOut(leftOut, k.Name, err)
+			continue
+		}
+		kinds = append(kinds, k)
 	}
 	return kinds
+}
+
+// leaveOut notes what is left out, and says so.
+func (c Config) leaveOut(leftOut map[string]string, name string, why error) {
+	leftOut[name] = why.Error()
+	_, _ = fmt.Fprintf(c.Progress, "%s is left out: %v\n", name, why)
 }
 
 // stage is a lab with its record.
@@ -170,7 +180,7 @@ func (s *stage) perform(ctx context.Context, run record.Run, config lab.Config, 
 	if s.lab, err = lab.Start(starting, config, b); err != nil {
 		return err
 	}
-	s.field = &nemesis.Field{Lab: s.lab, Log: s.record}
+	s.field = &nemesis.Field{Lab: s.lab, Log: s.record, Paused: func(span time.Duration) { workload.Paused(s.record, span) }}
 	failed := play(ctx)
 	if ctx.Err() != nil {
 		s.record.Problem(record.Problem{Text: "interrupted"})
@@ -220,6 +230,11 @@ func (s *stage) say(format string, args ...any) {
 
 // rounds has the workloads at work, in rounds of faults.
 func (s *stage) rounds(ctx context.Context) (err error) {
+	for _, k := range s.config.Workloads {
+		for _, op := range k.Reads {
+			s.record.Reads(k.Name, op)
+		}
+	}
 	world := workload.World{Lab: s.lab, Record: s.record, Seed: s.config.Seed, Local: s.local}
 	var works []workload.Workload
 	for _, k := range s.config.Workloads {
@@ -235,11 +250,13 @@ func (s *stage) rounds(ctx context.Context) (err error) {
 		left -= span
 		err = s.round(ctx, works, span)
 	}
-	workload.Paused(s.record, s.field.LongestPause())
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	for _, w := range works {
-		err = errors.Join(err, w.Close(closing))
+	for i, w := range works {
+		// Nothing does harm any more, so what does not come to its end now has not recovered.
+		if failed := w.Close(closing); failed != nil {
+			s.record.Problem(record.Problem{Broken: ctx.Err() == nil, Text: fmt.Sprintf("the end of %s: %v", s.config.Workloads[i].Name, failed)})
+		}
 	}
 	return err
 }
@@ -267,7 +284,22 @@ func (s *stage) round(ctx context.Context, works []workload.Workload, span time.
 	}
 	rest()
 	running.Wait()
+	s.countGoroutines(ctx)
 	return errors.Join(append(failures, err)...)
+}
+
+// countGoroutines notes how many goroutines processes have when little is asked of them. One that does not answer is left to the
+// next round.
+func (s *stage) countGoroutines(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	counts, err := s.lab.Goroutines(ctx)
+	if err != nil {
+		return
+	}
+	for _, party := range slices.Sorted(maps.Keys(counts)) {
+		s.record.Goroutines(party, counts[party])
+	}
 }
 
 // swarm draws who does harm in the next round.
@@ -283,7 +315,7 @@ func (s *stage) healed(ctx context.Context) error {
 	since := s.record.Healed()
 	ready, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	if err := s.lab.Nodes.AwaitReady(ready); err != nil {
+	if err := errors.Join(s.lab.Nodes.AwaitReady(ready), s.lab.AwaitGuards(ready)); err != nil {
 		s.record.Problem(record.Problem{Broken: true, Text: err.Error()})
 		return err
 	}

@@ -26,8 +26,8 @@ type Control struct {
 	// program is what it needs beside Writ and Guard; nil: nothing.
 	program *program
 	build   func(Config) lab.Config
-	// workload is what breaks; empty: [workload.Appends].
-	workload string
+	// breaks is what has to be found invalid; the zero value: the writes of [workload.Appends].
+	breaks record.Check
 	// nemeses do harm in rounds of the workload, for a while; none: aimed does until that has shown, "hold-writer" if empty.
 	nemeses []string
 	aimed   string
@@ -68,21 +68,21 @@ var controls = []Control{
 	},
 	{
 		Name: "unfenced-singletons", Doc: "PostgreSQL compares no tokens: a process that was paused in the middle of a slot doubles its effect",
-		workload: workload.Singletons,
+		breaks: record.Check{Workload: workload.Singletons, Check: "every slot once"},
 		build: func(c Config) lab.Config {
 			return lab.Config{Writ: c.Writ, Guard: c.Guard, Unfenced: true, Services: book.New()}
 		},
 	},
 	{
 		Name: "serialisable-reads", Doc: "clients take what a node knows for what is: reads that are answered from a node's own state are old at times",
-		workload: "register", nemeses: []string{"pause-node", "cut-nodes"}, local: true,
+		breaks: record.Check{Workload: "register", Check: "linearizable"}, nemeses: []string{"pause-node", "cut-nodes"}, local: true,
 		build: func(c Config) lab.Config {
 			return lab.Config{Writ: c.Writ, Guard: c.Guard, Clients: []string{workload.Client}}
 		},
 	},
 	{
 		Name: "no-fsync", Doc: "the disks of all nodes acknowledge what they do not keep, and lose their power at once: so do the witnesses that would notice one of them",
-		workload: "counter", harm: &nemesis.Lies,
+		breaks: record.Check{Workload: "counter", Check: "nothing lost"}, harm: &nemesis.Lies,
 		build: func(c Config) lab.Config {
 			return lab.Config{Writ: c.Writ, Guard: c.Guard, Disks: true, Clients: []string{workload.Client}}
 		},
@@ -141,13 +141,14 @@ func (c Config) control(ctx context.Context, control Control) error {
 	if control.harm != nil {
 		kinds = []nemesis.Kind{*control.harm}
 	}
-	works, err := workload.Kinds.Named(cmp.Or(control.workload, workload.Appends))
+	breaks := cmp.Or(control.breaks, record.Check{Workload: workload.Appends, Check: "S2 and S3"})
+	works, err := workload.Kinds.Named(breaks.Workload)
 	if err != nil {
 		return err
 	}
 	s := &stage{config: c, dir: filepath.Join(c.Dir, record.ControlsDir, control.Name)}
 	run := record.Run{
-		Name: control.Name, Control: true, FaultsMS: controlTime.Milliseconds(), Workloads: workload.Kinds.Names(works), Nemeses: nemesis.Kinds.Names(kinds),
+		Name: control.Name, Control: true, Breaks: &breaks, FaultsMS: controlTime.Milliseconds(), Workloads: workload.Kinds.Names(works), Nemeses: nemesis.Kinds.Names(kinds),
 	}
 	if control.nemeses == nil && control.harm == nil {
 		return s.perform(ctx, run, control.build(c), func(ctx context.Context) error { return s.hold(ctx, works[0], kinds[0]) })

@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -250,6 +252,37 @@ func (c *Cluster) credentials() (credentials.TransportCredentials, error) {
 		return insecure.NewCredentials(), nil
 	}
 	return clientCredentials(c.client)
+}
+
+// maxMetrics bounds the metrics of a node, in bytes.
+const maxMetrics = 4 << 20
+
+// Metrics answers the metrics of node i as text.
+func (c *Cluster) Metrics(ctx context.Context, i int, dialer func(ctx context.Context, address string) (net.Conn, error)) ([]byte, error) {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+		return dialer(ctx, address)
+	}}
+	scheme := "http"
+	if c.config.Secure {
+		var err error
+		if transport.TLSClientConfig, err = clientTLS(c.client); err != nil {
+			return nil, err
+		}
+		scheme = "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+net.JoinHostPort(c.address(i), httpPort)+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("cluster: metrics of %s: status %s", Regions[i], response.Status)
+	}
+	return io.ReadAll(io.LimitReader(response.Body, maxMetrics))
 }
 
 // Client returns a configuration of the lease SDK for this cluster.

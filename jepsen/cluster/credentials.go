@@ -13,11 +13,19 @@ import (
 
 // Credentials reads a client's certificate and key, and that of the authority which it trusts.
 func Credentials(authority, cert, key string) (credentials.TransportCredentials, error) {
-	own, err := tls.LoadX509KeyPair(cert, key)
+	config, err := clientTLS(pair{CA: authority, Cert: cert, Key: key})
 	if err != nil {
 		return nil, err
 	}
-	ca, err := os.ReadFile(authority)
+	return credentials.NewTLS(config), nil
+}
+
+func clientTLS(files pair) (*tls.Config, error) {
+	own, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(files.CA)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +33,7 @@ func Credentials(authority, cert, key string) (credentials.TransportCredentials,
 	if !roots.AppendCertsFromPEM(ca) {
 		return nil, errors.New("cluster: the authority's file holds no certificate")
 	}
-	return credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13}), nil
+	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13}, nil
 }
 
 func clientCredentials(files pair) (credentials.TransportCredentials, error) {

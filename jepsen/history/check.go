@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -38,7 +39,7 @@ func (v *Violation) Error() string {
 }
 
 // Check judges a history, each resource by itself. It returns nil if every one is linearizable, a *[Violation] if one is
-// not, and [ErrUndecided] if one took longer than limit.
+// not, and otherwise [ErrUndecided] if one took longer than limit.
 func Check(ops []Op, limit time.Duration) error {
 	resources := make(map[string][]Op)
 	for _, op := range ops {
@@ -47,12 +48,23 @@ func Check(ops []Op, limit time.Duration) error {
 		}
 		resources[op.Resource] = append(resources[op.Resource], op)
 	}
-	for _, name := range slices.Sorted(maps.Keys(resources)) {
-		if err := checkResource(name, narrow(resources[name]), limit); err != nil {
+	return each(slices.Sorted(maps.Keys(resources)), func(name string) error {
+		return checkResource(name, narrow(resources[name]), limit)
+	})
+}
+
+// each judges some by their names. One that is not decided hides nothing of those that are.
+func each(names []string, judge func(name string) error) error {
+	var undecided error
+	for _, name := range names {
+		err := judge(name)
+		if errors.Is(err, ErrUndecided) {
+			undecided = cmp.Or(undecided, err)
+		} else if err != nil {
 			return err
 		}
 	}
-	return nil
+	return undecided
 }
 
 func model() porcupine.Model {

@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +158,23 @@ func TestResourcesAreJudgedApart(t *testing.T) {
 	var violation *Violation
 	if err := Check([]Op{granted(0, 10, "a", 1, ""), other, bad}, time.Minute); !errors.As(err, &violation) || violation.Resource != "other" {
 		t.Error(err)
+	}
+}
+
+func TestUndecidedHidesNothing(t *testing.T) {
+	for name, row := range map[string]struct {
+		of   map[string]error
+		want error
+	}{
+		"all are sound":            {nil, nil},
+		"one is not decided":       {map[string]error{"b": ErrUndecided}, ErrUndecided},
+		"another is not sound":     {map[string]error{"a": ErrUndecided, "b": &Violation{}}, &Violation{}},
+		"one before was not sound": {map[string]error{"a": &Violation{}, "b": ErrUndecided}, &Violation{}},
+	} {
+		got := each([]string{"a", "b", "c"}, func(name string) error { return row.of[name] })
+		if fmt.Sprintf("%T", got) != fmt.Sprintf("%T", row.want) {
+			t.Errorf("%s: %v, want %T", name, got, row.want)
+		}
 	}
 }
 

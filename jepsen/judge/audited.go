@@ -14,6 +14,7 @@ import (
 
 	"github.com/writ-io/writ/audit"
 	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/record"
 	"github.com/writ-io/writ/jepsen/verdict"
 	"github.com/writ-io/writ/jepsen/workload"
@@ -33,7 +34,7 @@ type chain struct {
 func audited(h *record.History) (j verdict.Judgement, ok bool) {
 	j = verdict.Judgement{Check: "audit", Verdict: verdict.Valid}
 	f, err := os.Open(filepath.Join(h.Dir, record.AuditFile))
-	if errors.Is(err, fs.ErrNotExist) || h.Run.Control {
+	if h.Run.Control || errors.Is(err, fs.ErrNotExist) { // a run that should have one has a problem then
 		return j, false
 	}
 	if err != nil {
@@ -108,9 +109,17 @@ func (c *chain) proved(r audit.Record) {
 	if len(all) == 0 {
 		c.blame("record %d: %s is granted, and no guard was proved", r.Sequence, r.Target)
 	}
+	named := make(map[string]bool)
 	for _, proof := range all {
-		if _, how, _ := strings.Cut(proof, "="); !slices.Contains(workload.Proofs, how) {
+		guard, how, _ := strings.Cut(proof, "=")
+		if !slices.Contains(workload.Proofs, how) {
 			c.blame("record %d: %s is granted with the proof %q", r.Sequence, r.Target, proof)
+		}
+		named[guard] = true
+	}
+	for i := range lab.GuardCount {
+		if guard := lab.Guard(i); !named[guard] {
+			c.blame("record %d: %s is granted without a proof of %s", r.Sequence, r.Target, guard)
 		}
 	}
 }

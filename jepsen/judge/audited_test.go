@@ -97,6 +97,7 @@ func TestAudit(t *testing.T) {
 		"another ends":              {log: []audit.Record{granted("orders-db", 1, all), ended("orders-db", 2)}, tokens: []int{1}, evidence: "was granted"},
 		"no proof":                  {log: append(slices.Clone(sound), granted("orders-db", 4, "")), tokens: []int{1}, evidence: "no guard was proved"},
 		"no good proof":             {log: append(slices.Clone(sound), granted("orders-db", 4, "guard1=unproven")), tokens: []int{1}, evidence: "guard1=unproven"},
+		"a guard is not named":      {log: append(slices.Clone(sound), granted("orders-db", 4, "guard1=acked guard3=acked")), tokens: []int{1}, evidence: "without a proof of guard2"},
 		"an operation is missing":   {log: sound, evidence: "somebody was told that pair-1.1 was executed"},
 		"a bundle that was touched": {log: sound, tokens: []int{1}, change: func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, evidence: "audit"},
 	} {

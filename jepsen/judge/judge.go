@@ -4,9 +4,11 @@ package judge
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,14 +31,35 @@ type Report struct {
 }
 
 // Overall is the verdict on the run and its controls: a control that is not found out makes everything invalid, for then
-// the judges, or the faults, are blind.
+// the judges, or the faults, are blind. Without one that belongs to the run nothing is known.
 func (r *Report) Overall() verdict.Verdict {
 	for _, c := range r.Controls {
-		if c.Verdict != verdict.Invalid {
+		if !c.FoundOut() {
 			return verdict.Invalid
 		}
 	}
+	if r.Verdict == verdict.Valid && len(r.Missing()) > 0 {
+		return verdict.Unknown
+	}
 	return r.Verdict
+}
+
+// FoundOut tells whether what the control breaks was found invalid. That something else went wrong shows nothing.
+func (r *Report) FoundOut() bool {
+	breaks := r.History.Run.Breaks
+	return slices.ContainsFunc(r.Judgements, func(j verdict.Judgement) bool {
+		return j.Verdict == verdict.Invalid && j.Workload != "" && (breaks == nil || j.Workload == breaks.Workload && j.Check == breaks.Check)
+	})
+}
+
+// Missing are the controls that belong to the run, and of which there is no record.
+func (r *Report) Missing() (names []string) {
+	for _, name := range r.History.Run.Controls {
+		if !slices.ContainsFunc(r.Controls, func(c *Report) bool { return c.History.Run.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Dir reads and judges a directory and its controls.
@@ -82,6 +105,9 @@ func History(h *record.History) (*Report, error) {
 		return nil, err
 	}
 	r.Judgements = append(r.Judgements, logged, harness(h), faults(h))
+	if counted, ok := goroutines(h); ok {
+		r.Judgements = append(r.Judgements, counted)
+	}
 	if told, ok := audited(h); ok {
 		r.Judgements = append(r.Judgements, told)
 	}
@@ -89,22 +115,28 @@ func History(h *record.History) (*Report, error) {
 	return r, nil
 }
 
-// rate wants enough calls to have succeeded, on average over all rounds.
+// counts tells whether a call shows that work is done.
+func counts(c *record.Call, k workload.Kind) bool {
+	return c.Outcome == record.OK && !slices.Contains(k.Reads, c.Op)
+}
+
+// rate wants enough calls to have succeeded while there were faults, on average over all rounds.
 func rate(h *record.History, k workload.Kind) verdict.Judgement {
 	var span time.Duration
+	ends := make([]time.Duration, len(h.Rounds))
 	for i, r := range h.Rounds {
-		end := h.Last
+		ends[i] = h.Last
 		if i+1 < len(h.Rounds) {
-			end = h.Rounds[i+1].Began
+			ends[i] = h.Rounds[i+1].Began
 		}
 		if r.Healed != 0 {
-			end = min(end, r.Healed)
+			ends[i] = min(ends[i], r.Healed)
 		}
-		span += end - r.Began
+		span += ends[i] - r.Began
 	}
 	succeeded := 0
-	for _, c := range h.Calls {
-		if c.Workload == k.Name && c.Outcome == record.OK {
+	for _, c := range h.Of(k.Name) {
+		if counts(c, k) && c.Round > 0 && c.Round <= len(ends) && c.Returned <= ends[c.Round-1] {
 			succeeded++
 		}
 	}
@@ -128,7 +160,7 @@ func rate(h *record.History, k workload.Kind) verdict.Judgement {
 func liveness(h *record.History, k workload.Kind) (all []verdict.Judgement) {
 	for _, r := range h.Rounds {
 		j := verdict.Judgement{Workload: k.Name, Check: "L1", Rounds: []int{r.Number}}
-		took, found := recovery(h, k.Name, r.Healed)
+		took, found := recovery(h, k, r.Healed)
 		switch {
 		case r.Healed == 0:
 			j.Reason = "the round did not come to its end"
@@ -149,17 +181,30 @@ func liveness(h *record.History, k workload.Kind) (all []verdict.Judgement) {
 }
 
 // recovery is how long after an instant a call succeeded that was made after it.
-func recovery(h *record.History, name string, from time.Duration) (took time.Duration, found bool) {
-	for _, c := range h.Calls {
-		if c.Workload == name && c.Outcome == record.OK && c.At >= from && (!found || c.Returned-from < took) {
+func recovery(h *record.History, k workload.Kind, from time.Duration) (took time.Duration, found bool) {
+	made := h.Of(k.Name)
+	first, _ := slices.BinarySearchFunc(made, from, func(c *record.Call, from time.Duration) int { return cmp.Compare(c.At, from) })
+	for _, c := range made[first:] {
+		if found && c.At-from > took {
+			break // what is made later returns later
+		}
+		if counts(c, k) && (!found || c.Returned-from < took) {
 			took, found = c.Returned-from, true
 		}
 	}
 	return took, found
 }
 
-// cries are what begins a line that a process writes when it breaks down.
-var cries = []string{"panic:", "fatal error:", "WARNING: DATA RACE", "SIGSEGV", "unexpected fault address"}
+// cries are what begins a line that a process writes when it breaks down, and sobs what stands in one when something in it does.
+var (
+	cries = []string{"panic:", "fatal error:", "WARNING: DATA RACE", "SIGSEGV", "unexpected fault address"}
+	sobs  = []string{"a handler panicked", "http: panic serving"}
+)
+
+func broken(line string) bool {
+	return slices.ContainsFunc(cries, func(cry string) bool { return strings.HasPrefix(line, cry) }) ||
+		slices.ContainsFunc(sobs, func(sob string) bool { return strings.Contains(line, sob) })
+}
 
 // logs wants no process to have broken down.
 func logs(h *record.History) (verdict.Judgement, error) {
@@ -173,7 +218,7 @@ func logs(h *record.History) (verdict.Judgement, error) {
 	}
 	for _, path := range paths {
 		if err := read(path, func(line string) {
-			if slices.ContainsFunc(cries, func(cry string) bool { return strings.HasPrefix(line, cry) }) {
+			if broken(line) {
 				j.Verdict, j.Reason = verdict.Invalid, "a process broke down"
 				j.Evidence = append(j.Evidence, filepath.Base(path)+": "+line)
 			}
@@ -215,11 +260,52 @@ func harness(h *record.History) verdict.Judgement {
 	return j
 }
 
-// faults wants every nemesis of a round to have had its chance: a run without harm shows nothing.
+// mostGoroutines is how many a process may have when little is asked of it that had that many the first time. A request that
+// leaves one behind leaves thousands in minutes.
+func mostGoroutines(first int) int { return 2*first + 500 }
+
+// goroutines wants no process to have left more and more behind. False: the record has no counts.
+func goroutines(h *record.History) (j verdict.Judgement, ok bool) {
+	j = verdict.Judgement{Check: "goroutines", Verdict: verdict.Valid}
+	first, most := make(map[string]int), 0
+	for _, e := range h.Events {
+		if e.Workload != record.Harness || e.Op != record.OpGoroutines {
+			continue
+		}
+		var count int
+		if err := record.Decode(e.Value, &count); err != nil {
+			j.Verdict, j.Reason = verdict.Unknown, fmt.Sprintf("the record cannot be read: the goroutines of %s at %v: %v", e.Client, e.At, err)
+			return j, true
+		}
+		if first[e.Client] == 0 {
+			first[e.Client] = count
+		}
+		most = max(most, count)
+		if count > mostGoroutines(first[e.Client]) {
+			j.Verdict = verdict.Invalid
+			j.Evidence = append(j.Evidence, fmt.Sprintf("%s had %d at %v, and %d in the beginning", e.Client, count, e.At, first[e.Client]))
+		}
+	}
+	j.Reason = fmt.Sprintf("between rounds, no process had more than %d", most)
+	if j.Verdict == verdict.Invalid {
+		j.Reason, j.Evidence = "a process has more and more goroutines", j.Evidence[:min(len(j.Evidence), mostWrong)]
+	}
+	return j, len(first) > 0
+}
+
+// leastTurns is in how many rounds a nemesis has to find something to harm.
+const leastTurns = 3
+
+// faults wants every nemesis to have done harm that had its turn often enough: a run without harm shows nothing.
 func faults(h *record.History) verdict.Judgement {
-	struck := make(map[string]int)
+	struck, turns := make(map[string]int), make(map[string]int)
 	for _, f := range h.Faults {
 		struck[f.Nemesis]++
+	}
+	for _, r := range h.Rounds {
+		for _, name := range r.Nemeses {
+			turns[name]++
+		}
 	}
 	j := verdict.Judgement{Check: "faults", Verdict: verdict.Valid, Reason: fmt.Sprintf("%d faults", len(h.Faults))}
 	if len(h.Faults) == 0 && len(h.Run.Nemeses) > 0 {
@@ -231,9 +317,15 @@ func faults(h *record.History) verdict.Judgement {
 		if struck[name] == 0 {
 			idle = append(idle, name)
 		}
+		if struck[name] == 0 && turns[name] >= leastTurns {
+			j.Verdict, j.Reason = verdict.Unknown, fmt.Sprintf("%d faults, and none of %s in %d rounds", len(h.Faults), name, turns[name])
+		}
 	}
 	if len(idle) > 0 {
-		j.Evidence = []string{"did not strike: " + strings.Join(idle, ", ")}
+		j.Evidence = append(j.Evidence, "did not strike: "+strings.Join(idle, ", "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.Run.LeftOut)) {
+		j.Evidence = append(j.Evidence, fmt.Sprintf("left out: %s: %s", name, h.Run.LeftOut[name]))
 	}
 	return j
 }

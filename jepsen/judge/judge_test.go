@@ -30,6 +30,9 @@ type run struct {
 	problems  []record.Problem
 	unended   bool
 	control   bool
+	breaks    *record.Check
+	controls  []string
+	back      bool // tokens go back
 	workloads []string
 }
 
@@ -39,7 +42,7 @@ func (r run) write(t *testing.T, dir string) string {
 		r.workloads = []string{"counter"}
 	}
 	w, err := record.Create(dir, record.Run{
-		Name: "run", Control: r.control, Workloads: r.workloads, Nemeses: []string{"kill-node", "reset"}, Problems: []record.Problem{},
+		Name: "run", Control: r.control, Breaks: r.breaks, Controls: r.controls, Workloads: r.workloads, Nemeses: []string{"kill-node", "reset"}, Problems: []record.Problem{},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +59,10 @@ func (r run) write(t *testing.T, dir string) string {
 		if r.afterHeal {
 			grant(w, 500+round*1000)
 		}
+	}
+	if r.back {
+		grant(w, 1)
+		grant(w, 1)
 	}
 	for _, p := range r.problems {
 		w.Problem(p)
@@ -177,6 +184,7 @@ func TestRate(t *testing.T) {
 		"too few":            {`"ended":true`, 100, one, verdict.Invalid, "1 calls succeeded, 0.0 a second"},
 		"killed":             {`"ended":false`, 100, one, verdict.Unknown, "1 calls succeeded, 0.0 a second"},
 		"interrupted":        {`"ended":true,"problems":[{"text":"interrupted"}]`, 100, one, verdict.Unknown, "1 calls succeeded, 0.0 a second"},
+		"all when healed":    {`"ended":true`, 3, [][2]int{{2, 4}, {5, 6}, {7, 8}, {8, 9}}, verdict.Invalid, "0 calls succeeded, 0.0 a second; 1.0 are asked for"},
 		"none in two calls":  {`"ended":true,"pace":0.1`, 29, nil, verdict.Invalid, "0 calls succeeded, 0.0 a second; 0.1 are asked for"},
 		"none in half a one": {`"ended":true,"pace":0.1`, 5, nil, verdict.Valid, "0 calls succeeded, 0.0 a second; 0.1 are asked for"},
 	} {
@@ -213,6 +221,11 @@ func TestLogs(t *testing.T) {
 		}
 		return r.Judgements[slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "logs" })]
 	}
+	for _, line := range []string{"2026-01-01 [ERROR] writ.api: a handler panicked; the server goes on: x", "[ERROR] guard: http: panic serving 10.0.0.1"} {
+		if j := judged(run{log: line}.write(t, t.TempDir())); j.Verdict != verdict.Invalid {
+			t.Errorf("%s: %+v", line, j)
+		}
+	}
 	if j := judged(run{log: "fatal error: all goroutines are asleep"}.write(t, t.TempDir())); len(j.Evidence) != 1 || !strings.Contains(j.Evidence[0], "eu.log: fatal error") {
 		t.Errorf("who broke down is not said: %+v", j)
 	}
@@ -225,19 +238,90 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-// A control that is not found out makes a valid run invalid, and so does one of which nothing is known.
+// A request that leaves a goroutine behind shows in the next rounds; that there are some more does not matter.
+func TestGoroutines(t *testing.T) {
+	for name, row := range map[string]struct {
+		counts []int
+		want   verdict.Verdict
+	}{
+		"sound":      {[]int{200, 350, 120, 880}, verdict.Valid},
+		"more":       {[]int{200, 350, 901}, verdict.Invalid},
+		"not counts": {nil, verdict.Unknown},
+	} {
+		dir := t.TempDir()
+		w, err := record.Create(dir, record.Run{Name: "run", Workloads: []string{"counter"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, count := range row.counts {
+			w.Goroutines("eu", count)
+			w.Goroutines("us", 100)
+		}
+		if row.counts == nil {
+			w.Event(record.Harness, "eu", record.OpGoroutines, "many")
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := judge.Dir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j := r.Judgements[slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "goroutines" })]; j.Verdict != row.want {
+			t.Errorf("%s: %+v", name, j)
+		}
+	}
+}
+
+// A nemesis that has its turn again and again, and never does harm, shows nothing.
+func TestIdleNemeses(t *testing.T) {
+	for turns, want := range map[int]verdict.Verdict{2: verdict.Valid, 3: verdict.Unknown} {
+		dir := t.TempDir()
+		w, err := record.Create(dir, record.Run{Name: "run", Workloads: []string{"counter"}, Nemeses: []string{"kill-node", "reset"}, LeftOut: map[string]string{"starve": "no cgroups"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range turns {
+			w.Round([]string{"kill-node", "reset"})
+			w.Fault("kill-node", "eu")()
+			w.Healed()
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := judge.Dir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := r.Judgements[slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "faults" })]
+		if evidence := strings.Join(j.Evidence, "\n"); j.Verdict != want || !strings.Contains(evidence, "did not strike: reset") || !strings.Contains(evidence, "left out: starve: no cgroups") {
+			t.Errorf("%d turns: %+v", turns, j)
+		}
+	}
+}
+
+// A control that is not found out makes a valid run invalid, and so does one of which nothing is known, or which something else
+// went wrong with. One that is missing leaves everything open.
 func TestControls(t *testing.T) {
-	sound := run{calls: 5, afterHeal: true, faults: true}
+	tokens, numbers := &record.Check{Workload: "counter", Check: "tokens increase"}, &record.Check{Workload: "counter", Check: "nothing lost"}
+	late := []record.Problem{{Broken: true, Text: "late"}}
 	for name, row := range map[string]struct {
 		control run
+		belong  []string
 		want    verdict.Verdict
 	}{
-		"found out":     {run{control: true, faults: true, problems: []record.Problem{{Broken: true, Text: "late"}}}, verdict.Valid},
-		"not found out": {run{control: true, faults: true, calls: 5}, verdict.Invalid},
-		"unknown":       {run{control: true, faults: true, calls: 5, unended: true}, verdict.Invalid},
+		"found out":             {run{control: true, breaks: tokens, back: true}, []string{"run"}, verdict.Valid},
+		"of an older record":    {run{control: true, back: true}, nil, verdict.Valid},
+		"not found out":         {run{control: true, breaks: tokens, calls: 5}, []string{"run"}, verdict.Invalid},
+		"unknown":               {run{control: true, breaks: tokens, calls: 5, unended: true}, []string{"run"}, verdict.Invalid},
+		"something else broke":  {run{control: true, breaks: tokens, problems: late}, []string{"run"}, verdict.Invalid},
+		"a process broke down":  {run{control: true, log: "panic: no"}, nil, verdict.Invalid},
+		"another promise broke": {run{control: true, breaks: numbers, back: true}, []string{"run"}, verdict.Invalid},
+		"one is missing":        {run{control: true, breaks: tokens, back: true}, []string{"run", "other"}, verdict.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := sound.write(t, t.TempDir())
+			dir := run{calls: 5, afterHeal: true, faults: true, controls: row.belong}.write(t, t.TempDir())
+			row.control.faults = true
 			row.control.write(t, filepath.Join(dir, record.ControlsDir, "one"))
 			report, err := judge.Dir(dir)
 			if err != nil {

@@ -38,6 +38,8 @@ type Kind struct {
 type Field struct {
 	Lab *lab.Lab
 	Log Log
+	// Paused is told for how long at most a guard stood still, when it goes on; nil: nobody is.
+	Paused func(time.Duration)
 	// Rest is the middle of the times between two strikes of a nemesis. Default: 700 ms.
 	Rest time.Duration
 

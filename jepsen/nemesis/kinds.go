@@ -136,9 +136,9 @@ var writers = []Kind{
 		w := s.whoever()
 		ways := both(w.Party, regions...)
 		if s.rng.IntN(2) == 0 {
-			front := lab.Database
-			if slices.Contains(s.lab.Writers, w) {
-				front = s.guard()
+			front := s.guard()
+			if slices.Contains(s.lab.TableWriters, w) || slices.Contains(s.lab.Services, w) {
+				front = lab.Database
 			}
 			ways = s.oneWay(w.Party, front)
 		}

@@ -168,6 +168,9 @@ func (s *strike) paused(span time.Duration) {
 	s.field.mu.Lock()
 	defer s.field.mu.Unlock()
 	s.field.longest = max(s.field.longest, span)
+	if s.field.Paused != nil {
+		s.field.Paused(span)
+	}
 }
 
 // unplug takes parties off the network together.

@@ -66,7 +66,12 @@ type History struct {
 	Last time.Duration
 	// Torn: the last line of a file was cut short.
 	Torn bool
+
+	byWorkload map[string][]*Call
 }
+
+// Of returns the calls of a workload, by when they were made.
+func (h *History) Of(workload string) []*Call { return h.byWorkload[workload] }
 
 // Complete tells whether the run came to its end, so that what is not in the record did not happen.
 func (h *History) Complete() bool { return h.Run.Ended && !h.Torn }
@@ -84,7 +89,7 @@ func Read(dir string) (*History, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &History{Dir: dir, Run: run}
+	h := &History{Dir: dir, Run: run, byWorkload: make(map[string][]*Call)}
 	calls, faults := make(map[uint64]*Call), make(map[uint64]int)
 	for _, file := range []struct {
 		name string
@@ -155,6 +160,7 @@ func (h *History) takeHistory(line []byte, calls map[uint64]*Call) (time.Duratio
 		}
 		calls[l.ID] = c
 		h.Calls = append(h.Calls, c)
+		h.byWorkload[c.Workload] = append(h.byWorkload[c.Workload], c)
 	case known == nil || !known.Open:
 		return 0, fieldError{"id", fmt.Sprintf("is %d: no such call is open", l.ID)}
 	default:

@@ -48,10 +48,22 @@ type Run struct {
 	Pace      float64  `json:"pace,omitempty"`
 	Workloads []string `json:"workloads"`
 	Nemeses   []string `json:"nemeses"`
+	// Controls are the positive controls that belong to the run.
+	Controls []string `json:"controls,omitempty"`
+	// Breaks is what a control breaks, and has to be found invalid.
+	Breaks *Check `json:"breaks,omitempty"`
+	// LeftOut says why this machine could not have some nemeses and controls, by name.
+	LeftOut map[string]string `json:"left_out,omitempty"`
 	// Ended is false while the run goes on, and stays so if the harness dies.
 	Ended bool `json:"ended"`
 	// Problems are what went wrong with a process or with the harness itself.
 	Problems []Problem `json:"problems"`
+}
+
+// Check names a judgement.
+type Check struct {
+	Workload string `json:"workload"`
+	Check    string `json:"check"`
 }
 
 // Problem is something that is not in the history. Broken: it breaks a promise of what is tried; otherwise the harness

@@ -9,6 +9,12 @@ import (
 	"time"
 )
 
+// What the harness itself writes between what workloads do.
+const (
+	Harness      = "harness"
+	OpGoroutines = "goroutines"
+)
+
 // Writer writes a directory. Its methods are safe for concurrent use. What cannot be written is remembered, and returned by
 // Close; until then everybody goes on.
 type Writer struct {
@@ -23,8 +29,9 @@ type Writer struct {
 	fault   uint64
 	round   int
 	failed  error
-	// succeeded is when the latest call of a workload was made that has succeeded.
+	// succeeded is when the latest call of a workload was made that has succeeded, and reads are operations that do not count.
 	succeeded map[string]time.Duration
+	reads     map[[2]string]bool // by workload and operation
 }
 
 // Create makes the directory, which must not hold a run yet, and begins to count time.
@@ -39,7 +46,7 @@ func Create(dir string, run Run) (*Writer, error) {
 	if _, err := os.Stat(filepath.Join(dir, RunFile)); err == nil {
 		return nil, errors.New("record: " + dir + " holds a run already: name another directory")
 	}
-	w := &Writer{dir: dir, start: time.Now(), run: run, succeeded: make(map[string]time.Duration)}
+	w := &Writer{dir: dir, start: time.Now(), run: run, succeeded: make(map[string]time.Duration), reads: make(map[[2]string]bool)}
 	if err := run.write(dir); err != nil {
 		return nil, err
 	}
@@ -74,14 +81,21 @@ func (w *Writer) Call(workload, client, op string, value any) (done func(Outcome
 	return func(outcome Outcome, value any) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if outcome == OK {
+		if outcome == OK && !w.reads[[2]string{workload, op}] {
 			w.succeeded[workload] = max(w.succeeded[workload], made)
 		}
 		w.line(historyLine{What: whatReturn, ID: id, Outcome: outcome}, value)
 	}
 }
 
-// Succeeded is when the latest call of a workload was made that has succeeded; 0: none has.
+// Reads says that an operation of a workload changes nothing, so that its success shows little. It is called before any call.
+func (w *Writer) Reads(workload, op string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reads[[2]string{workload, op}] = true
+}
+
+// Succeeded is when the latest call of a workload was made that has succeeded, but for what Reads names; 0: none has.
 func (w *Writer) Succeeded(workload string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,6 +108,9 @@ func (w *Writer) Event(workload, client, op string, value any) {
 	defer w.mu.Unlock()
 	w.line(historyLine{What: whatEvent, Round: w.round, Workload: workload, Client: client, Op: op}, value)
 }
+
+// Goroutines writes how many a process had when little was asked of it.
+func (w *Writer) Goroutines(party string, count int) { w.Event(Harness, party, OpGoroutines, count) }
 
 // Round begins a round with these nemeses and returns its number, from 1.
 func (w *Writer) Round(nemeses []string) int {

@@ -77,7 +77,7 @@ func HTML(w io.Writer, r *judge.Report) error {
 	v.Notable, v.Sound = split(r.Judgements)
 	for _, c := range r.Controls {
 		notable, _ := split(c.Judgements)
-		v.Controls = append(v.Controls, control{c.History.Run.Name, c.Verdict == verdict.Invalid, c, notable})
+		v.Controls = append(v.Controls, control{c.History.Run.Name, c.FoundOut(), c, notable})
 	}
 	var err error
 	if v.Tokens, err = newTokens(h); err != nil {

@@ -31,14 +31,17 @@ func Text(w io.Writer, r *judge.Report) {
 		}
 	}
 	for _, c := range r.Controls {
-		_, _ = fmt.Fprintf(w, "control %s: %s, as it must be: %v\n", c.History.Run.Name, c.Verdict, c.Verdict == verdict.Invalid)
+		_, _ = fmt.Fprintf(w, "control %s: %s, found out as it must be: %v\n", c.History.Run.Name, c.Verdict, c.FoundOut())
 		for _, j := range c.Judgements {
 			if j.Verdict == verdict.Invalid {
 				_, _ = fmt.Fprintf(w, "  %s %s: %s\n", j.Workload, j.Check, j.Reason)
 			}
 		}
 	}
-	if len(r.Controls) > 0 {
+	for _, name := range r.Missing() {
+		_, _ = fmt.Fprintf(w, "control %s: there is no record of it\n", name)
+	}
+	if len(r.History.Run.Controls) > 0 || len(r.Controls) > 0 {
 		_, _ = fmt.Fprintf(w, "all together: %s\n", r.Overall())
 	}
 }

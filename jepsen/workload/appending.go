@@ -113,8 +113,9 @@ func Listen(b *book.Book, name string, w *record.Writer) {
 	}
 }
 
-// Paused writes that a guard was paused, and for how long: beyond W, guards that check and then forward promise nothing.
-func Paused(w *record.Writer, longest time.Duration) { w.Event(Appends, guards, opStall, longest) }
+// Paused writes that a guard was paused until now, and for how long at most: beyond W, guards that check and then forward promise
+// nothing.
+func Paused(w *record.Writer, span time.Duration) { w.Event(Appends, guards, opStall, span) }
 
 // guards is who was paused.
 const guards = "guard"
@@ -123,7 +124,7 @@ const guards = "guard"
 func checkAppends(h *record.History, workload, name string) verdict.Judgement {
 	const check = "S2 and S3"
 	var attempts []appends.Attempt
-	for _, c := range calls(h, name) {
+	for _, c := range h.Of(name) {
 		var what attempt
 		if err := record.Decode(c.Value, &what); err != nil {
 			return garbled(workload, check, fmt.Errorf("call %d: %w", c.ID, err))[0]
@@ -133,11 +134,12 @@ func checkAppends(h *record.History, workload, name string) verdict.Judgement {
 		}[c.Outcome]
 		attempts = append(attempts, appends.Attempt{Element: what.Element, Token: what.Token, Outcome: outcome})
 	}
-	applied, times, stall, err := storeSaid(h, name)
+	applied, times, stalls, err := storeSaid(h, name)
 	if err != nil {
 		return garbled(workload, check, err)[0]
 	}
 	j := judgement(workload, check, fmt.Sprintf("%d appends and %d writes: none came late, none was lost", len(attempts), len(applied)))
+	excused := judgement(workload, check, "")
 	for _, v := range appends.Check(applied, attempts) {
 		if !whole(h, name) && (v.Kind == appends.Foreign || v.Kind == appends.Lost && v.Seq == len(applied)) {
 			continue // what is missing may have happened after the record ends
@@ -146,16 +148,49 @@ func checkAppends(h *record.History, workload, name string) verdict.Judgement {
 		if v.Seq < len(times) {
 			round = h.RoundAt(times[v.Seq])
 		}
+		if stall, ok := stalls.excuse(v, times); ok && !h.Run.Control {
+			blame(&excused, round, "%v; the store or a guard did not run for %v until %v", v, stall.span, stall.until)
+			continue
+		}
 		blame(&j, round, "%v", v)
 	}
-	if j.Verdict == verdict.Invalid {
+	switch {
+	case j.Verdict == verdict.Invalid:
 		j.Reason = "late writes came through, or acknowledged ones were lost"
-		if stall > lab.Slack*3/5 && !h.Run.Control {
-			// Guards that check and then forward promise nothing beyond W, and the machine had a part in that.
-			j.Verdict, j.Reason = verdict.Unknown, fmt.Sprintf("%s, but the store or a guard did not run for %v, and W is %v", j.Reason, stall, lab.Slack)
-		}
+	case excused.Verdict == verdict.Invalid:
+		// Guards that check and then forward promise nothing beyond W, and the machine had a part in that.
+		j, j.Verdict = excused, verdict.Unknown
+		j.Reason = fmt.Sprintf("late writes came through when the store or a guard had not run for long: W is %v", lab.Slack)
 	}
 	return j
+}
+
+// stall is a time in which the store or a guard did not run.
+type stall struct{ until, span time.Duration }
+
+type stalls []stall
+
+// longStall is how long the store or a guard does not run for W to be in danger: each may have a part in one wait.
+const longStall = lab.Slack * 3 / 5
+
+// excuse is a stall that explains a late write: it was applied, or replaced what was lost, during one or soon after. Nothing
+// excuses what was applied twice, though it was refused, or as nobody tried it.
+func (s stalls) excuse(v appends.Violation, times []time.Duration) (stall, bool) {
+	switch v.Kind {
+	case appends.Stale, appends.Blind, appends.Lost:
+	case appends.Twice, appends.Undone, appends.Foreign:
+		return stall{}, false
+	}
+	if v.Seq >= len(times) {
+		return stall{}, false
+	}
+	at := times[v.Seq]
+	for _, long := range s {
+		if long.span > longStall && at >= long.until-long.span-lab.Slack && at <= long.until+lab.Slack {
+			return long, true
+		}
+	}
+	return stall{}, false
 }
 
 // Accepted is a write that a store has applied.
@@ -185,8 +220,8 @@ func whole(h *record.History, name string) bool {
 	return h.Complete() && (name != PgAppends || readToTheEnd(h, name))
 }
 
-// storeSaid reads what the store said under a name, with the times of its writes and the longest stall, of guards too.
-func storeSaid(h *record.History, name string) (applied []appends.Applied, times []time.Duration, stall time.Duration, err error) {
+// storeSaid reads what the store said under a name, with the times of its writes and the stalls, of guards too.
+func storeSaid(h *record.History, name string) (applied []appends.Applied, times []time.Duration, late stalls, err error) {
 	for _, e := range h.Events {
 		paused := e.Workload == Appends && e.Client == guards && name != PgAppends // before which no guard stands
 		if e.Workload != name && !paused {
@@ -196,16 +231,16 @@ func storeSaid(h *record.History, name string) (applied []appends.Applied, times
 		case opApplied:
 			var a appends.Applied
 			if err := record.Decode(e.Value, &a); err != nil {
-				return nil, nil, 0, fmt.Errorf("an applied write at %v: %w", e.At, err)
+				return nil, nil, nil, fmt.Errorf("an applied write at %v: %w", e.At, err)
 			}
 			applied, times = append(applied, a), append(times, e.At)
 		case opStall:
-			var late time.Duration
-			if err := record.Decode(e.Value, &late); err != nil {
-				return nil, nil, 0, fmt.Errorf("a stall at %v: %w", e.At, err)
+			var span time.Duration
+			if err := record.Decode(e.Value, &span); err != nil {
+				return nil, nil, nil, fmt.Errorf("a stall at %v: %w", e.At, err)
 			}
-			stall = max(stall, late)
+			late = append(late, stall{e.At, span})
 		}
 	}
-	return applied, times, stall, nil
+	return applied, times, late, nil
 }

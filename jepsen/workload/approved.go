@@ -102,7 +102,7 @@ func (p *proposal) agreed() int {
 // proposals reads the record.
 func proposals(h *record.History) (map[string]*proposal, error) {
 	all := make(map[string]*proposal)
-	for _, c := range calls(h, Approvals) {
+	for _, c := range h.Of(Approvals) {
 		value := c.Value
 		if c.Op == opPropose {
 			value = c.Result

@@ -12,6 +12,7 @@ import (
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/jepsen/appends"
 	"github.com/writ-io/writ/jepsen/history"
+	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/record"
 	"github.com/writ-io/writ/jepsen/verdict"
 )
@@ -185,6 +186,19 @@ func TestAppends(t *testing.T) {
 			late(p)
 			p.w.Event(Appends, "store", opStall, time.Minute)
 		}, true, verdict.Unknown},
+		"late, and a guard stood still": {func(p *tape) {
+			late(p)
+			Paused(p.w, time.Minute)
+		}, true, verdict.Unknown},
+		"late, and a guard stood still for a moment": {func(p *tape) {
+			late(p)
+			Paused(p.w, lab.Slack/2)
+		}, true, verdict.Invalid},
+		"refused but applied, and the store stood still": {func(p *tape) {
+			p.w.Call(Appends, "writer", opAppend, attempt{Element: "a", Token: old})(record.Fail, attempt{})
+			p.w.Event(Appends, "store", opApplied, appends.Applied{Page: appends.Page{}.Append("a"), Token: old})
+			p.w.Event(Appends, "store", opStall, time.Minute)
+		}, true, verdict.Invalid},
 		"acknowledged and never applied": {func(p *tape) {
 			p.call(Appends, opAppend, attempt{Element: "a", Token: old}, record.OK, attempt{})
 		}, true, verdict.Invalid},
@@ -241,7 +255,7 @@ func TestWatch(t *testing.T) {
 		"not whole":            {func(s sights) { s.see("a", synced); acknowledge(s, 7); s.see("a", one, end) }, verdict.Invalid, "did not see r granted under 7"},
 		"over at once":         {func(s sights) { s.see("a", synced); acknowledge(s, 7); s.see("a", one, over, end) }, verdict.Valid, ""},
 		"before it came":       {func(s sights) { acknowledge(s, 7); s.see("a", synced, one, end) }, verdict.Valid, ""},
-		"a gap after a resync": {func(s sights) { s.see("a", synced, one, two, end); s.see("b", synced, one, resync, end) }, verdict.Valid, ""},
+		"a gap after a resync": {func(s sights) { s.see("a", synced, one, two, end); s.see("b", synced, one, resync, end) }, verdict.Unknown, "1 times that they had missed something"},
 		"the end not seen":     {func(s sights) { s.see("a", synced, one, end); s.see("b", synced, one) }, verdict.Unknown, "1 of 2"},
 		"a kind that is none":  {func(s sights) { s.see("a", seen{Kind: "x"}) }, verdict.Unknown, `field "kind"`},
 	} {

@@ -56,8 +56,17 @@ type counted struct {
 	Detail   string `json:"detail,omitempty"`
 }
 
-func (c *count) Close(context.Context) error {
-	c.quorum.close()
+// Close counts once more under every resource: none is held for good by somebody who is gone.
+func (c *count) Close(ctx context.Context) error {
+	defer c.quorum.close()
+	rng := rand.New(rand.NewPCG(c.world.Seed, 0))
+	for r := range counterResources {
+		for n := 0; c.turn(ctx, rng, "last", fmt.Sprintf("last-%d-%d", r, n), r) != record.OK; n++ {
+			if !wait.For(ctx, counterPause) {
+				return fmt.Errorf("workload: count/%d is not granted though no fault is left", r)
+			}
+		}
+	}
 	return nil
 }
 
@@ -67,7 +76,7 @@ func (c *count) Run(ctx context.Context, round int) error {
 		rng := rand.New(rand.NewPCG(c.world.Seed, uint64(round)<<16|uint64(i)))
 		running.Go(func() {
 			for turn := 0; wait.For(ctx, time.Duration(rng.Int64N(int64(2*counterPause)))); turn++ {
-				c.turn(context.WithoutCancel(ctx), rng, fmt.Sprintf("count%d", i), fmt.Sprintf("n%d-%d-%d", i, round, turn))
+				c.turn(context.WithoutCancel(ctx), rng, fmt.Sprintf("count%d", i), fmt.Sprintf("n%d-%d-%d", i, round, turn), rng.IntN(counterResources))
 			}
 		})
 	}
@@ -75,9 +84,9 @@ func (c *count) Run(ctx context.Context, round int) error {
 	return nil
 }
 
-// turn acquires, counts and releases, each at a node of its own and each once.
-func (c *count) turn(ctx context.Context, rng *rand.Rand, client, instance string) {
-	what := counted{Resource: fmt.Sprintf("count/%d", rng.IntN(counterResources))}
+// turn acquires, counts and releases, each at a node of its own and each once. It returns what came of the acquisition.
+func (c *count) turn(ctx context.Context, rng *rand.Rand, client, instance string, resource int) record.Outcome {
+	what := counted{Resource: fmt.Sprintf("count/%d", resource)}
 	outcome := c.call(ctx, rng, client, history.Acquire, &what, func(ctx context.Context, node writv1.LeaseServiceClient) error {
 		response, err := node.Acquire(ctx, &writv1.AcquireRequest{
 			Resource: what.Resource, Ttl: durationpb.New(counterTTL), RequestId: instance, Instance: instance,
@@ -94,7 +103,7 @@ func (c *count) turn(ctx context.Context, rng *rand.Rand, client, instance strin
 		return nil
 	})
 	if outcome != record.OK {
-		return
+		return outcome
 	}
 	what.Number++
 	c.call(ctx, rng, client, history.Checkpoint, &what, func(ctx context.Context, node writv1.LeaseServiceClient) error {
@@ -107,6 +116,7 @@ func (c *count) turn(ctx context.Context, rng *rand.Rand, client, instance strin
 		_, err := node.Release(ctx, &writv1.ReleaseRequest{Resource: what.Resource, Token: what.Token, Instance: instance})
 		return err
 	})
+	return outcome
 }
 
 // call makes a call and records it.
@@ -161,7 +171,7 @@ func checkCounter(h *record.History) []verdict.Judgement {
 func countedGrants(h *record.History) (map[string][]*grant, error) {
 	all, byToken := make(map[string][]*grant), make(map[uint64]*grant)
 	var stores []*record.Call
-	for _, c := range calls(h, "counter") {
+	for _, c := range h.Of("counter") {
 		switch {
 		case c.Op == history.Checkpoint.String():
 			stores = append(stores, c)

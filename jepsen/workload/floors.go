@@ -7,9 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -29,42 +27,23 @@ const (
 	opStatus   = "status"
 	floorLimit = time.Second
 	floorPause = 200 * time.Millisecond
-	// maxStatus bounds what a guard may answer, in bytes.
-	maxStatus = 1 << 20
 )
 
 var floors = Kind{
 	Name: Floors, Doc: "guards are asked for their floors, which are never below what they proved to refuse or have let through",
 	Rate: 1, Bound: 5*time.Second + allowance,
-	Start: func(w World) (Workload, error) { return newFloorReaders(w), nil },
+	Start: func(w World) (Workload, error) { return &floorReaders{w}, nil },
 	Check: func(h *record.History) []verdict.Judgement { return []verdict.Judgement{checkFloors(h)} },
 }
 
-// floorReaders ask each guard, from where it runs, so that no cut is between.
-type floorReaders struct {
-	record  *record.Writer
-	clients [lab.GuardCount]*http.Client
-}
-
-func newFloorReaders(w World) *floorReaders {
-	r := &floorReaders{record: w.Record}
-	for i := range r.clients {
-		dial := w.Lab.Net.Dial(lab.Guard(i))
-		r.clients[i] = &http.Client{Transport: &http.Transport{
-			DisableKeepAlives: true, // a guard that was started again has nothing of it
-			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-				return dial(ctx, address)
-			},
-		}}
-	}
-	return r
-}
+// floorReaders ask each guard.
+type floorReaders struct{ world World }
 
 func (r *floorReaders) Close(context.Context) error { return nil }
 
 func (r *floorReaders) Run(ctx context.Context, _ int) error {
 	var running sync.WaitGroup
-	for i := range r.clients {
+	for i := range lab.GuardCount {
 		running.Go(func() {
 			for wait.For(ctx, floorPause) {
 				r.ask(context.WithoutCancel(ctx), i)
@@ -102,30 +81,17 @@ func (t *toldFloors) floor(resource string) fence.Token {
 func (r *floorReaders) ask(ctx context.Context, guard int) {
 	ctx, cancel := context.WithTimeout(ctx, floorLimit)
 	defer cancel()
-	done := r.record.Call(Floors, lab.Guard(guard), opStatus, nil)
-	told, err := statusOf(ctx, r.clients[guard])
+	done := r.world.Record.Call(Floors, lab.Guard(guard), opStatus, nil)
+	text, err := r.world.Lab.AskGuard(ctx, guard, "/status")
+	var told toldFloors
+	if err == nil {
+		err = json.Unmarshal(text, &told)
+	}
 	if err != nil {
 		done(record.Fail, err.Error())
 		return
 	}
 	done(record.OK, told)
-}
-
-func statusOf(ctx context.Context, client *http.Client) (*toldFloors, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+lab.GuardAdmin+"/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %s", response.Status)
-	}
-	told := &toldFloors{}
-	return told, json.NewDecoder(io.LimitReader(response.Body, maxStatus)).Decode(told)
 }
 
 // durable is that a guard has a floor of a token, or a newer one, on its disk from then on: it acknowledged a raise, or let a
@@ -136,8 +102,8 @@ type durable struct {
 	how   string // what it did
 }
 
-// checkFloors holds what guards say against what they have proved before they were asked. A guard that has not heard from the
-// quorum since it was started admits nothing, and is not held to anything.
+// checkFloors holds what guards say against what they have proved before they were asked: one that has heard from the quorum since it
+// was started, and one that has not and tells what its disk holds, unless that was put back to what it held before.
 func checkFloors(h *record.History) verdict.Judgement {
 	const check = "D2"
 	proofs, err := durableFloors(h)
@@ -145,8 +111,9 @@ func checkFloors(h *record.History) verdict.Judgement {
 		return garbled(Floors, check, err)[0]
 	}
 	j := judgement(Floors, check, "")
+	back := putBack(h)
 	told, compared := 0, 0
-	for _, c := range calls(h, Floors) { // in the order in which they were asked
+	for _, c := range h.Of(Floors) { // in the order in which they were asked
 		if c.Outcome != record.OK {
 			continue
 		}
@@ -159,7 +126,7 @@ func checkFloors(h *record.History) verdict.Judgement {
 			blame(&j, c.Round, "%s was told of a token below its floor: %s", c.Client, alarm)
 		}
 		earlier := before(proofs[c.Client], c.At)
-		if !t.Seeded || earlier == nil {
+		if earlier == nil || !t.Seeded && earlier.at <= back.latest(c.Client, c.Returned) {
 			continue
 		}
 		compared++
@@ -172,13 +139,43 @@ func checkFloors(h *record.History) verdict.Judgement {
 		return j
 	}
 	j.Reason = fmt.Sprintf("guards told their floors %d times, and had proved one before in %d", told, compared)
+	if compared == 0 {
+		j.Verdict = verdict.Unknown
+	}
 	return j
+}
+
+// restored are the times in which the disks of guards were put back, by guard.
+type restored map[string][]record.Fault
+
+func putBack(h *record.History) restored {
+	all := make(restored)
+	for _, f := range h.Faults {
+		if f.Nemesis == "old-image" {
+			all[f.Detail] = append(all[f.Detail], f)
+		}
+	}
+	return all
+}
+
+// latest is the end of the latest one that had begun before a time. Of what was proved until then the disk may hold nothing.
+func (r restored) latest(guard string, at time.Duration) (until time.Duration) {
+	for _, f := range r[guard] {
+		switch {
+		case f.Began > at:
+		case f.Ended == 0:
+			return math.MaxInt64
+		default:
+			until = max(until, f.Ended)
+		}
+	}
+	return until
 }
 
 // durableFloors are the proofs of each guard, in the order of time, each with the largest token until then.
 func durableFloors(h *record.History) (map[string][]durable, error) {
 	all := make(map[string][]durable)
-	for _, c := range calls(h, Appends) {
+	for _, c := range h.Of(Appends) {
 		if c.Op != opAppend || c.Outcome != record.OK {
 			continue
 		}

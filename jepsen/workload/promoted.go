@@ -37,6 +37,7 @@ type sightings struct {
 	order      map[string][]int      // the places of these among all that was seen: one after the other looked
 	rounds     map[string]int        // in which a promotion was seen last
 	groups     []grouped
+	open       [][]promoted // all at a time
 	hooks      []ran
 	primaries  map[fence.Token]string // who had the tenure of a token
 }
@@ -83,6 +84,11 @@ func seenIn(h *record.History) (*sightings, error) {
 			var g grouped
 			if err = record.Decode(e.Value, &g); err == nil {
 				s.groups = append(s.groups, g)
+			}
+		case opOpen:
+			var open []promoted
+			if err = record.Decode(e.Value, &open); err == nil {
+				s.open = append(s.open, open)
 			}
 		case opHook:
 			var r ran
@@ -148,8 +154,19 @@ type span struct {
 	first, last int
 }
 
-// checkOverlaps looks for two promotions at a time.
+// checkOverlaps looks for two promotions at a time: in what one node told at once, and in the order of what was seen.
 func (s *sightings) checkOverlaps(j *verdict.Judgement) {
+	for _, open := range s.open {
+		var under []string
+		for _, p := range open {
+			if slices.Contains(granting, p.State) {
+				under = append(under, p.ID+" "+p.State)
+			}
+		}
+		if len(under) > 1 {
+			blame(j, 0, "at a time: %s", strings.Join(under, ", "))
+		}
+	}
 	var spans []span
 	for id, all := range s.promotions {
 		var at []int
@@ -201,7 +218,7 @@ func (s *sightings) checkHooks(j *verdict.Judgement) {
 
 // checkWriters looks for a write that was acknowledged to another region than the one that had the tenure.
 func (s *sightings) checkWriters(j *verdict.Judgement, h *record.History) error {
-	for _, c := range calls(h, promotionWrites) {
+	for _, c := range h.Of(promotionWrites) {
 		var what attempt
 		if err := record.Decode(c.Value, &what); err != nil {
 			return fmt.Errorf("call %d: %w", c.ID, err)
@@ -226,7 +243,7 @@ func (s *sightings) checkEnds(h *record.History) verdict.Judgement {
 			blame(&j, s.rounds[id], "%s is %s in the end: %s", id, last.State, last.Reason)
 		}
 	}
-	for _, c := range calls(h, Promotion) {
+	for _, c := range h.Of(Promotion) {
 		var last promoted
 		if c.Outcome != record.Unknown || c.Result == nil {
 			continue // it ended, or was never known to be there

@@ -51,6 +51,7 @@ func (p promotionTape) sound() {
 	p.write("paireu.1", 1, "a")
 	p.state("one", "fencing", 1, 0)
 	p.state("one", "granted", 1, 2)
+	p.w.Event(Promotion, "o", opOpen, []promoted{{ID: "one", State: "granted"}, {ID: "two", State: "approving"}})
 	p.hook("one", "1")
 	p.state("one", "done", 1, 2)
 	p.group("us", 2)
@@ -76,6 +77,9 @@ func TestPromotion(t *testing.T) {
 		"a token taken back":     {func(p promotionTape) { p.state("four", "fencing", 3, 5); p.state("four", "done", 3, 4) }, "four: token"},
 		"void":                   {func(p promotionTape) { p.state("four", "void", 3, 0) }, "void"},
 		"two at a time":          {func(p promotionTape) { p.state("one", "degraded", 1, 2); p.state("four", "done", 3, 4) }, "before one was over"},
+		"two open": {func(p promotionTape) {
+			p.w.Event(Promotion, "o", opOpen, []promoted{{ID: "four", State: "fencing"}, {ID: "five", State: "approving"}, {ID: "six", State: "granted"}})
+		}, "at a time: four fencing, six granted"},
 		"no proof": {func(p promotionTape) {
 			p.w.Event(Promotion, "o", opState, promoted{ID: "four", State: "done", Token: nth(4)})
 		}, "how guard1 was proved"},

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -35,6 +36,7 @@ const (
 	opState   = "state"   // an event: what was seen of a promotion
 	opGroup   = "group"   // an event: what was seen of the group
 	opHook    = "hook"    // an event: a hook has begun
+	opOpen    = "open"    // an event: all promotions that were open at a time, as one node told
 	// opExecuteOperation is a call of operators that has an operation which is no promotion executed.
 	opExecuteOperation = "execute-operation"
 )
@@ -45,6 +47,8 @@ const (
 	finishTime = 90 * time.Second
 	followWait = 500 * time.Millisecond
 	againAfter = 500 * time.Millisecond
+	// lookOnPause is between two looks at all that is open.
+	lookOnPause = 200 * time.Millisecond
 )
 
 var promoting = Kind{
@@ -126,8 +130,13 @@ func startPromoting(w World) (Workload, error) {
 	return p, nil
 }
 
-// Run promotes until ctx ends, and follows what it has begun to its end.
-func (p *promotions) Run(ctx context.Context, _ int) error {
+// Run promotes until ctx ends, and follows what it has begun to its end. Somebody else looks on.
+func (p *promotions) Run(ctx context.Context, round int) error {
+	looking, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { p.lookOn(looking, rand.New(rand.NewPCG(p.world.Seed, uint64(round)<<16|0x9a18))) })
+	defer running.Wait()
+	defer stop()
 	for wait.For(ctx, time.Duration(p.rng.IntN(500))*time.Millisecond) {
 		g, ok := p.group(ctx)
 		if !ok || g.GetState() != writv1.GroupState_GROUP_STATE_STEADY || g.GetPrimary() == "" {
@@ -162,13 +171,33 @@ func (p *promotions) group(ctx context.Context) (*writv1.Group, bool) {
 	return g, true
 }
 
+// lookOn records what is open, all of it at a time, which those who carry promotions out one after the other cannot see.
+func (p *promotions) lookOn(ctx context.Context, rng *rand.Rand) {
+	for wait.For(ctx, lookOnPause) {
+		listed, err := p.listOpen(ctx, rng)
+		if err != nil || len(listed) == 0 {
+			continue
+		}
+		var open []promoted
+		for _, one := range listed {
+			open = append(open, seenOf(one))
+		}
+		p.world.Record.Event(Promotion, "onlooker", opOpen, open)
+	}
+}
+
+func (p *promotions) listOpen(ctx context.Context, rng *rand.Rand) ([]*writv1.Promotion, error) {
+	listed, err := look(ctx, p.office, rng, writv1.RegionServiceClient.ListPromotions, &writv1.ListPromotionsRequest{Group: lab.PairGroup, Open: true})
+	return listed.GetPromotions(), err
+}
+
 // open is a promotion that has not ended, as when the answer to its plan was lost.
 func (p *promotions) open(ctx context.Context) string {
-	listed, err := look(ctx, p.office, p.rng, writv1.RegionServiceClient.ListPromotions, &writv1.ListPromotionsRequest{Group: lab.PairGroup, Open: true})
-	if err != nil || len(listed.GetPromotions()) == 0 {
+	listed, err := p.listOpen(ctx, p.rng)
+	if err != nil || len(listed) == 0 {
 		return ""
 	}
-	return listed.GetPromotions()[0].GetId()
+	return listed[0].GetId()
 }
 
 // promote makes one promotion to the other region.
@@ -279,11 +308,24 @@ func (p *promotions) saw(got *writv1.Promotion) promoted {
 // Close records how everything has ended, has the writers end, and the store.
 func (p *promotions) Close(ctx context.Context) error {
 	defer p.office.close()
-	if open := p.open(ctx); open != "" {
-		p.finish(ctx, plan{id: open})
-	}
 	var all error
-	listed, err := look(ctx, p.office, p.rng, writv1.RegionServiceClient.ListPromotions, &writv1.ListPromotionsRequest{Group: lab.PairGroup, Limit: 1000})
+	for all == nil {
+		open, err := p.listOpen(ctx, p.rng)
+		if err == nil && len(open) == 0 {
+			break
+		}
+		for _, one := range open {
+			p.finish(ctx, plan{id: one.GetId()})
+		}
+		if !wait.For(ctx, askPause) {
+			all = errors.Join(errors.New("workload: promotions are open though no fault is left"), err)
+		}
+	}
+	request := &writv1.ListPromotionsRequest{Group: lab.PairGroup, Limit: 1000}
+	listed, err := look(ctx, p.office, p.rng, writv1.RegionServiceClient.ListPromotions, request)
+	for err != nil && wait.For(ctx, askPause) {
+		listed, err = look(ctx, p.office, p.rng, writv1.RegionServiceClient.ListPromotions, request)
+	}
 	all = errors.Join(all, err)
 	for _, got := range listed.GetPromotions() {
 		p.saw(got)

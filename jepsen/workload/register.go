@@ -27,7 +27,7 @@ const (
 
 var register = Kind{
 	Name: "register", Doc: "clients fight over leases at random nodes; the history is linearizable",
-	Rate: 10, Bound: 8*time.Second + allowance,
+	Rate: 10, Bound: 8*time.Second + allowance, Reads: []string{history.Get.String()},
 	Start: func(w World) (Workload, error) {
 		q, err := w.dial()
 		return &fight{world: w, quorum: q, name: "register", clients: registerClients, resources: []string{"a", "b", "c"}}, err
@@ -92,7 +92,7 @@ func (f *fight) Close(context.Context) error {
 // Ops are the calls of a crowd that a record holds, by round. A call without an answer has an unknown outcome.
 func Ops(h *record.History, workload string) (map[int][]history.Op, error) {
 	rounds := make(map[int][]history.Op)
-	for _, c := range calls(h, workload) {
+	for _, c := range h.Of(workload) {
 		var op history.Op
 		if err := record.Decode(c.Value, &op); err != nil {
 			return nil, fmt.Errorf("call %d: %w", c.ID, err)

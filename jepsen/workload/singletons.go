@@ -289,7 +289,7 @@ func effectOf(slot string, token fence.Token) string { return fmt.Sprintf("%s un
 func checkEffects(h *record.History, j verdict.Judgement, there map[string]int, whole bool) verdict.Judgement {
 	tried := make(map[string][]record.Outcome)
 	counts := make(map[record.Outcome]int)
-	for _, c := range calls(h, Singletons) {
+	for _, c := range h.Of(Singletons) {
 		var what slotTried
 		if err := record.Decode(c.Value, &what); err != nil {
 			return garbled(Singletons, j.Check, fmt.Errorf("call %d: %w", c.ID, err))[0]

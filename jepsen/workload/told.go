@@ -24,7 +24,7 @@ type Told struct {
 func ToldIn(h *record.History) (*Told, error) {
 	t := &Told{Grants: make(map[fence.Token]string), Executed: make(map[string]bool)}
 	for name, resource := range map[string]string{Appends: store.Resource, promotionWrites: lab.PairGroup} {
-		for _, c := range calls(h, name) {
+		for _, c := range h.Of(name) {
 			if c.Op != opAppend || c.Outcome != record.OK {
 				continue
 			}
@@ -35,7 +35,7 @@ func ToldIn(h *record.History) (*Told, error) {
 			t.Grants[what.Token] = resource
 		}
 	}
-	for _, c := range calls(h, Promotion) {
+	for _, c := range h.Of(Promotion) {
 		var last promoted
 		if c.Outcome != record.OK {
 			continue
@@ -45,7 +45,7 @@ func ToldIn(h *record.History) (*Told, error) {
 		}
 		t.Executed[last.ID] = true
 	}
-	for _, c := range slices.Concat(calls(h, promotionCalls), calls(h, Approvals)) {
+	for _, c := range slices.Concat(h.Of(promotionCalls), h.Of(Approvals)) {
 		var what asked
 		if c.Op != opExecuteOperation || c.Outcome != record.OK {
 			continue

@@ -63,10 +63,11 @@ func checkWatch(h *record.History) []verdict.Judgement {
 }
 
 func checkViews(h *record.History, round int, views []*view, grants []expected) verdict.Judgement {
-	changes, ended := 0, 0
+	changes, ended, resyncs := 0, 0, 0
 	j := judgement("watch", "S10", "", round)
 	for i, v := range views {
 		changes += len(v.changes)
+		resyncs += v.resyncs
 		if v.end(round) {
 			ended++
 		}
@@ -86,6 +87,9 @@ func checkViews(h *record.History, round int, views []*view, grants []expected) 
 		return j
 	}
 	j.Reason = fmt.Sprintf("%d watchers saw %d changes, and %d grants were acknowledged", len(views), changes, len(grants))
+	if resyncs > 0 {
+		j.Verdict, j.Reason = verdict.Unknown, fmt.Sprintf("watchers were told %d times that they had missed something, though history reaches back further than a round", resyncs)
+	}
 	if ended < len(views) && h.Complete() {
 		j.Verdict, j.Reason = verdict.Unknown, fmt.Sprintf("only %d of %d watchers saw the end of the round", ended, len(views))
 	}
@@ -130,7 +134,7 @@ func watched(h *record.History) (map[int][]*view, error) {
 // acknowledged are the grants that clients know of, by round.
 func acknowledged(h *record.History) (map[int][]expected, error) {
 	rounds := make(map[int][]expected)
-	for _, c := range calls(h, "watch") {
+	for _, c := range h.Of("watch") {
 		if c.Op != history.Acquire.String() || c.Outcome != record.OK {
 			continue
 		}

@@ -27,7 +27,7 @@ const (
 
 var watching = Kind{
 	Name: "watch", Doc: "watchers go from node to node while leases change; all see the same, in order, whole",
-	Rate: 1, Bound: 8*time.Second + allowance,
+	Rate: 1, Bound: 8*time.Second + allowance, Reads: []string{history.Get.String()},
 	Start: func(w World) (Workload, error) {
 		q, err := w.dial()
 		return &watch{fight{world: w, quorum: q, name: "watch", clients: watchClients, resources: []string{"a", "b"}}}, err

@@ -23,8 +23,10 @@ type Kind struct {
 	Name string
 	// Doc is a sentence for people.
 	Doc string
-	// Rate is the least number of calls that succeed in a second, on average over the time of faults.
+	// Rate is the least number of calls that succeed in a second while there are faults, on average over that time.
 	Rate float64
+	// Reads are operations that change nothing, and count neither for the rate nor for the recovery.
+	Reads []string
 	// Bound is how soon after the end of faults a call that is made then succeeds. It is what L1 promises for the leases of
 	// the workload, and 20 s for a machine that is busy and for processes that have just been started.
 	Bound time.Duration
@@ -109,16 +111,6 @@ func (q *quorum) close() {
 			_ = conn.Close()
 		}
 	}
-}
-
-// calls are those of a workload.
-func calls(h *record.History, workload string) (found []*record.Call) {
-	for _, c := range h.Calls {
-		if c.Workload == workload {
-			found = append(found, c)
-		}
-	}
-	return found
 }
 
 // judgement begins one that is valid.

@@ -1,11 +1,13 @@
 package sidecar
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log"
 	"net"
@@ -79,8 +81,23 @@ func stopHTTP(server *http.Server) func(context.Context) error {
 	}
 }
 
+// standardLogger is what a server of net/http complains to: of clients mostly, which is of no interest, and of its own panics.
 func (s *Sidecar) standardLogger(name string) *log.Logger {
-	return s.logger.Named(name).StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
+	logger := s.logger.Named(name)
+	return log.New(complaints{
+		panics: logger.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Error}),
+		others: logger.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}, "", 0)
+}
+
+// complaints sorts the lines of a server of net/http.
+type complaints struct{ panics, others io.Writer }
+
+func (c complaints) Write(line []byte) (int, error) {
+	if bytes.HasPrefix(line, []byte("http: panic serving")) {
+		return c.panics.Write(line)
+	}
+	return c.others.Write(line)
 }
 
 // proxy is the part of the configuration that the proxy is made from.
