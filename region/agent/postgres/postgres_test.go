@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
@@ -304,5 +307,36 @@ func TestAProbe(t *testing.T) {
 	}
 	if _, err := look(wrong.Probe()); err == nil || errors.As(err, &failure) {
 		t.Errorf("a probe without a role says nothing of the server: %v", err)
+	}
+}
+
+// What stands before a server may refuse in its own words, and without a code.
+func TestAProbeThatIsRefusedWithoutACode(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			ended <- err
+			return
+		}
+		backend := pgproto3.NewBackend(conn, conn)
+		_, err = backend.ReceiveStartupMessage()
+		backend.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Message: "no server is left"})
+		ended <- errors.Join(err, backend.Flush(), conn.Close())
+	}()
+	server, err := New(Config{DSN: "postgres://writ@" + l.Addr().String() + "/orders?sslmode=disable"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failure *agent.Failure
+	if _, err := server.Probe().Look(t.Context()); !errors.As(err, &failure) || !strings.Contains(err.Error(), "no server is left") {
+		t.Errorf("the look: %v", err)
+	}
+	if err := errors.Join(<-ended, l.Close()); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -130,7 +131,7 @@ func classify(ctx context.Context, err error) error {
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return err
-	case errors.As(err, &refused) && (refused.Code[:2] == "28" || refused.Code[:2] == "3D" || refused.Code[:2] == "42"):
+	case errors.As(err, &refused) && (strings.HasPrefix(refused.Code, "28") || strings.HasPrefix(refused.Code, "3D") || strings.HasPrefix(refused.Code, "42")):
 		return err
 	}
 	return &agent.Failure{Detail: err.Error()}
