@@ -62,7 +62,7 @@ type Entry struct {
 // Machine decides which hooks run. It is a pure core: [Agent] journals what it is told to before it does anything else of
 // what a step wants done.
 type Machine struct {
-	known  map[Key]*writv1.TaskResult // nil: it had begun when the agent started
+	known  map[Key]*writv1.TaskResult // nil: it had begun when the agent started; of each group as many as the journal keeps
 	groups map[string]*lane
 	// unsaved are results that the journal did not take, in the order in which they came.
 	unsaved []Entry
@@ -75,6 +75,7 @@ type lane struct {
 	running *writv1.Task      // nil: none
 	ended   bool              // the running one has been cancelled, and not yet said how it went
 	next    []*writv1.Task
+	known   []Key // oldest first
 }
 
 // notice takes note of a task unless it comes before what has been seen. Steps count within a promotion; answers of one
@@ -133,7 +134,7 @@ type Begin struct {
 func NewMachine(entries []Entry) *Machine {
 	m := &Machine{known: make(map[Key]*writv1.TaskResult), groups: make(map[string]*lane)}
 	for _, e := range entries {
-		m.known[e.Key] = e.Result
+		m.remember(e.Key, e.Result)
 		m.lane(e.Key.Group).notice(e.Order)
 	}
 	return m
@@ -146,6 +147,22 @@ func (m *Machine) lane(group string) *lane {
 		m.groups[group] = l
 	}
 	return l
+}
+
+// remember keeps how a task went, and forgets the oldest of its group above what is kept.
+func (m *Machine) remember(key Key, result *writv1.TaskResult) {
+	m.forget(key)
+	l := m.lane(key.Group)
+	m.known[key], l.known = result, append(l.known, key)
+	if len(l.known) > journalKept {
+		m.forget(l.known[0])
+	}
+}
+
+func (m *Machine) forget(key Key) {
+	l := m.lane(key.Group)
+	delete(m.known, key)
+	l.known = slices.DeleteFunc(l.known, func(k Key) bool { return k == key })
 }
 
 // Step takes an event in.
@@ -225,10 +242,10 @@ func (m *Machine) finished(result *writv1.TaskResult, out *Effects) {
 	entry := Entry{Key: key, Order: orderOf(l.running), Result: result}
 	// A hook that does not exist has not run, and may exist after the next start.
 	if result.GetOutcome() == writv1.HookOutcome_HOOK_OUTCOME_NONE {
-		delete(m.known, key)
+		m.forget(key)
 		out.Report = append(out.Report, result)
 	} else {
-		m.known[key] = result
+		m.remember(key, result)
 		out.Save = append(out.Save, entry)
 	}
 	l.running = nil

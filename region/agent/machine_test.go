@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -129,6 +130,35 @@ func TestARefusedEntryIsTriedAgain(t *testing.T) {
 	}
 	if retried := m.Step(Retry{}); len(retried.Save) != 1 {
 		t.Fatalf("retried: %+v", retried)
+	}
+}
+
+// An agent runs for years. What one group has done is not forgotten for another one.
+func TestWhatIsLongOverIsForgotten(t *testing.T) {
+	run := func(m *Machine, group string, term int64) {
+		t.Helper()
+		asked := task("p", term, 1, drain)
+		asked.Group, asked.Promotion = group, fmt.Sprintf("%s-1.%d", group, term)
+		expect(t, "begun", began(m.Step(Offered{[]*writv1.Task{asked}})), 1)
+		m.Step(Finished{&writv1.TaskResult{Group: group, Outcome: done}})
+	}
+	m := NewMachine([]Entry{{Key: Key{"g", "g-1.1", 1, drain}, Order: Order{1, 1, "g-1.1", 1}}})
+	run(m, "g", 1) // restarted: it is the newest again, and is known once
+	run(m, "h", 1)
+	for term := int64(2); term <= journalKept+1; term++ {
+		run(m, "g", term)
+	}
+	if got := len(m.known); got != journalKept+1 {
+		t.Errorf("%d tasks of both groups are known, want %d", got, journalKept+1)
+	}
+	for key, want := range map[Key]bool{
+		{"g", "g-1.1", 1, drain}: false,
+		{"g", "g-1.2", 1, drain}: true,
+		{"h", "h-1.1", 1, drain}: true,
+	} {
+		if _, known := m.known[key]; known != want {
+			t.Errorf("%v is known: %t", key, known)
+		}
 	}
 }
 
