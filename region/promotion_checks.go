@@ -294,10 +294,17 @@ func (x *Machine) accepts(p *promotion) bool {
 
 // limitOf is what a promotion may lose without asking again.
 func (x *Machine) limitOf(p *promotion) *writv1.Loss {
-	if p.rec.LossCap != nil {
-		return p.rec.LossCap
+	rpo := p.group.rec.Spec.Rpo
+	if p.rec.LossCap == nil || x.capTooLoose(p.group, p.rec.Mode, p.rec.LossCap) {
+		return rpo
 	}
-	return p.group.rec.Spec.Rpo
+	return p.rec.LossCap
+}
+
+// capTooLoose says whether a plan would accept a loss for which nobody signs: more than the group's rpo, by a rule that asks for
+// no signature. A drill has nothing to lose.
+func (x *Machine) capTooLoose(g *group, mode writv1.PromotionMode, limit *writv1.Loss) bool {
+	return g.rec.Spec.DrillOf == "" && x.ruleFor(g, mode).GetNone() && looserLimit(g.rec.Spec.Rpo, limit)
 }
 
 // within holds a loss against a limit. Without a limit only nothing is within it; an empty one accepts any loss. Where only the
@@ -318,6 +325,21 @@ func within(lost *writv1.Tail, limit *writv1.Loss) bool {
 		return false
 	}
 	return true
+}
+
+// looserLimit says whether there is a loss that is within one limit and not within another, from.
+func looserLimit(from, to *writv1.Loss) bool {
+	switch {
+	case to == nil:
+		return false
+	case from == nil:
+		return true
+	case from.Time != nil && (to.Time == nil || to.Time.AsDuration() > from.Time.AsDuration()):
+		return true
+	case from.Bytes != nil && (to.Bytes == nil || *to.Bytes > *from.Bytes):
+		return true
+	}
+	return from.Bytes != nil && from.Time == nil && to.Time != nil // time stands for the bytes that nobody knows
 }
 
 // tailOperation is the newest operation that accepts the loss; nil if there is none.

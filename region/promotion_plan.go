@@ -129,6 +129,10 @@ func (x *Machine) mayPropose(w planned) (*promotion, *lease.Error) {
 		return nil, lease.Invalid("loss_cap", "is required with a failover of a group without an rpo",
 			"say how much may be lost without asking again; an empty one accepts any loss")
 	}
+	if w.ask.LossCap != nil && x.capTooLoose(g, mode, w.ask.LossCap) {
+		return nil, lease.Invalid("loss_cap", "is above the rpo of "+g.name+", and nobody signs a "+modeName(mode)+" of it",
+			"leave it out, so that people are asked if more than the rpo is lost; or plan a failover")
+	}
 	nobody := g.rec.State == writv1.GroupState_GROUP_STATE_RECOVERED || g.rec.State == writv1.GroupState_GROUP_STATE_CONFLICT
 	if recover := mode == writv1.PromotionMode_PROMOTION_MODE_RECOVER; recover != nobody {
 		if recover {

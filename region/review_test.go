@@ -98,6 +98,7 @@ func TestBytesOfASilentPrimaryAreALowerBound(t *testing.T) {
 func TestLooksFromBeforeFencingProveNothing(t *testing.T) {
 	without := func(s *writv1.GroupSpec) {
 		s.Hooks = slices.DeleteFunc(s.Hooks, func(h *writv1.Hook) bool { return h.Kind == drainHook })
+		s.Rpo.Time = durationpb.New(time.Hour)
 	}
 	for name, c := range map[string]struct {
 		age  time.Duration
@@ -111,10 +112,62 @@ func TestLooksFromBeforeFencingProveNothing(t *testing.T) {
 			for _, a := range w.agents {
 				a.age = c.age
 			}
-			id := w.begun(modeSwitchover, "us", &writv1.Loss{})
+			id := w.begun(modeSwitchover, "us", nil)
 			w.pass(15 * time.Second)
 			if w.state(id) != c.want {
 				t.Fatal(w.tell())
+			}
+		})
+	}
+}
+
+// Where nobody signs a switchover, one person must not make a failover of it by what the plan accepts, or by skipping the drain.
+func TestALossAboveTheRPOIsAlwaysSigned(t *testing.T) {
+	w := newOrders(t, nil)
+	for _, limit := range []*writv1.Loss{{}, {Time: durationpb.New(8760 * time.Hour)}, {Bytes: proto.Uint64(0)}} {
+		refused(t, w, &writv1.PlanRequest{Group: "orders", To: "us", Mode: modeSwitchover, LossCap: limit}, lease.ReasonInvalid, "above the rpo", "operation.refuse")
+	}
+	if _, err := w.plan(modeSwitchover, "us", &writv1.Loss{Time: durationpb.New(time.Second)}); err != nil {
+		t.Errorf("a cap below the rpo: %v", err)
+	}
+	without := newOrders(t, func(s *writv1.GroupSpec) { s.Rpo = nil })
+	refused(t, without, &writv1.PlanRequest{Group: "orders", To: "us", Mode: modeSwitchover, LossCap: &writv1.Loss{}}, lease.ReasonInvalid, "above the rpo", "operation.refuse")
+
+	for name, drained := range map[string]bool{"no drain hook": false, "the drain is skipped": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newOrders(t, func(s *writv1.GroupSpec) {
+				s.Hooks = slices.DeleteFunc(s.Hooks, func(h *writv1.Hook) bool { return h.Kind == drainHook && !drained })
+			})
+			w.agents["eu"].outcomes[drainHook] = writv1.HookOutcome_HOOK_OUTCOME_FAILED
+			p, err := w.plan(modeSwitchover, "us", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The cap stands in the record, as in one from before it was refused.
+			rec := proto.CloneOf(w.promotions[p.Id])
+			rec.LossCap = &writv1.Loss{}
+			w.promotions[p.Id] = rec
+			w.takeover()
+			w.pass(2 * time.Second)
+			w.deadGuards["guard-eu"] = true
+			w.must("ops", &writv1.ExecuteRequest{Id: p.Id})
+			w.settle()
+			if drained {
+				w.must("ops", &writv1.ResumeRequest{Id: p.Id, SkipHook: true})
+				w.settle()
+			}
+			if w.state(p.Id) != fencing {
+				t.Fatal(w.tell())
+			}
+			w.agents["eu"].dead = true
+			w.pass(time.Minute)
+			if w.state(p.Id) != tail || w.groups["orders"].Primary != "" {
+				t.Fatal(w.tell())
+			}
+			for _, op := range w.must("ops", &writv1.ListOperationsRequest{Group: "orders", Open: true}).(*writv1.ListOperationsResponse).Operations {
+				if op.Kind != writv1.OperationKind_OPERATION_KIND_TAIL || op.Missing != "2 more people" {
+					t.Errorf("it waits for %v", op)
+				}
 			}
 		})
 	}

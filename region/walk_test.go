@@ -178,7 +178,7 @@ func (w *walker) do(step, id string) {
 		if w.r.IntN(2) == 0 {
 			ask.To = region
 		}
-		if w.r.IntN(2) == 0 {
+		if w.r.IntN(2) == 0 && ask.Mode != modeSwitchover { // nobody signs those
 			ask.LossCap = &writv1.Loss{}
 		}
 		if w.r.IntN(6) == 0 {
