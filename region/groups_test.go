@@ -108,10 +108,9 @@ var bothWays = map[string]func(*writv1.GroupSpec){
 	"valid for longer":   func(s *writv1.GroupSpec) { s.Approvals.Failover.ValidFor = durationpb.New(time.Hour) },
 	"nobody signs":       func(s *writv1.GroupSpec) { s.Approvals.Switchover = &writv1.ApprovalRule{None: true} },
 	"larger rpo, time":   func(s *writv1.GroupSpec) { s.Rpo.Time = durationpb.New(time.Minute) },
-	"any time":           func(s *writv1.GroupSpec) { s.Rpo.Time = nil },
 	"larger rpo, bytes":  func(s *writv1.GroupSpec) { s.Rpo.Bytes = proto.Uint64(2000) },
 	"any bytes":          func(s *writv1.GroupSpec) { s.Rpo.Bytes = nil },
-	"no rpo":             func(s *writv1.GroupSpec) { s.Rpo = nil },
+	"any loss":           func(s *writv1.GroupSpec) { s.Rpo = &writv1.Loss{} },
 	"less headroom":      func(s *writv1.GroupSpec) { s.Headroom = 99 },
 	"shorter hold":       func(s *writv1.GroupSpec) { s.Hold = durationpb.New(59 * time.Second) },
 	"shorter dwell":      func(s *writv1.GroupSpec) { s.Dwell = durationpb.New(time.Second) },
@@ -130,7 +129,10 @@ var bothWays = map[string]func(*writv1.GroupSpec){
 // loosenEitherWay loosen, and so does taking them back.
 var loosenEitherWay = map[string]func(*writv1.GroupSpec){
 	"another agent": func(s *writv1.GroupSpec) { s.Regions[1].Agent = "other" },
-	"no agent":      func(s *writv1.GroupSpec) { s.Regions[3].Agent = "" },
+	// Bytes alone are never kept while A is silent, and without a limit nothing is.
+	"rpo, bytes alone": func(s *writv1.GroupSpec) { s.Rpo.Time = nil },
+	"no rpo":           func(s *writv1.GroupSpec) { s.Rpo = nil },
+	"no agent":         func(s *writv1.GroupSpec) { s.Regions[3].Agent = "" },
 	"moved guard": func(s *writv1.GroupSpec) {
 		s.Regions[1].Guards, s.Regions[2].Guards = s.Regions[2].Guards, s.Regions[1].Guards
 	},
@@ -231,6 +233,45 @@ func TestLoosensIsSound(t *testing.T) {
 			r.Fatalf("%v was not enough for %v, and is for %v", signers, from.Approvals.Switchover, to.Approvals.Switchover)
 		}
 	})
+}
+
+// A change of the rpo that does not loosen accepts no loss that was not accepted before. The limits and losses are all those of
+// few values: those of others differ from each other in the same ways.
+func TestNoLooserRPOIsNeutral(t *testing.T) {
+	times, sizes := []*durationpb.Duration{nil}, []*uint64{nil}
+	for i := range 4 {
+		times, sizes = append(times, durationpb.New(time.Duration(i)*time.Second)), append(sizes, proto.Uint64(uint64(i)))
+	}
+	limits := []*writv1.Loss{nil}
+	var losses []*writv1.Tail
+	for _, span := range times {
+		for _, bytes := range sizes {
+			limits = append(limits, &writv1.Loss{Time: span, Bytes: bytes})
+			losses = append(losses, &writv1.Tail{Time: span, Bytes: bytes})
+			if bytes != nil { // that much at least
+				losses = append(losses, &writv1.Tail{Time: span, LastOfFrom: &writv1.Position{Bytes: *bytes}, LastOfTo: &writv1.Position{}})
+			}
+		}
+	}
+	for _, from := range limits {
+		for _, to := range limits {
+			var more *writv1.Tail
+			for _, lost := range losses {
+				if within(lost, to) && !within(lost, from) {
+					more = lost
+				}
+			}
+			if looserLimit(from, to) != (more != nil) {
+				t.Errorf("from %s to %s accepts %v", limitText(from), limitText(to), more)
+			}
+			before, after := strictSpec(t), strictSpec(t)
+			before.Rpo, after.Rpo = from, to
+			c := compareSpecs(before, after, nil)
+			if !c.loosens && more != nil || proto.Equal(from, to) != (len(c.all) == 0) {
+				t.Errorf("it is %q, and accepts %v", c.all, more)
+			}
+		}
+	}
 }
 
 func TestAGroupIsAppliedChangedAndRemoved(t *testing.T) {

@@ -127,15 +127,7 @@ func roleWord(r writv1.RegionRole) string {
 }
 
 func (c *changes) numbers(from, to *writv1.GroupSpec) {
-	if a, b := from.Rpo.GetTime(), to.Rpo.GetTime(); !proto.Equal(a, b) {
-		c.step(a != nil && (b == nil || b.AsDuration() > a.AsDuration()), "rpo: time", bound(a), bound(b))
-	}
-	if a, b := from.Rpo, to.Rpo; a != nil && a.Bytes != nil || b != nil && b.Bytes != nil {
-		before, after := bytesBound(a), bytesBound(b)
-		if before != after {
-			c.step(a != nil && a.Bytes != nil && (b == nil || b.Bytes == nil || b.GetBytes() > a.GetBytes()), "rpo: bytes", before, after)
-		}
-	}
+	c.rpo(from.Rpo, to.Rpo)
 	if from.Headroom != to.Headroom {
 		c.step(to.Headroom < from.Headroom, "headroom", from.Headroom, to.Headroom)
 	}
@@ -153,6 +145,30 @@ func (c *changes) numbers(from, to *writv1.GroupSpec) {
 	if !slices.Equal(from.Shift, to.Shift) {
 		c.neutral("shift from %v to %v", from.Shift, to.Shift)
 	}
+}
+
+// rpo tells of the limit that losses are held to. Without one no loss is accepted that people have not signed for, but neither is
+// the target's lag looked at before A is fenced: so it loosens to give one up, as well as to begin with one.
+func (c *changes) rpo(from, to *writv1.Loss) {
+	if proto.Equal(from, to) {
+		return
+	}
+	gone := to == nil && (from.Time != nil || from.Bytes != nil)
+	c.step(gone || looserLimit(from, to), "rpo", limitText(from), limitText(to))
+}
+
+func limitText(l *writv1.Loss) string {
+	switch {
+	case l == nil:
+		return "none"
+	case l.Time == nil && l.Bytes == nil:
+		return "any loss"
+	case l.Bytes == nil:
+		return bound(l.Time)
+	case l.Time == nil:
+		return bytesBound(l) + " bytes"
+	}
+	return bound(l.Time) + " and " + bytesBound(l) + " bytes"
 }
 
 func bound(d *durationpb.Duration) string {
