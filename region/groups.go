@@ -214,7 +214,7 @@ func (x *Machine) carryOutGroup(m lease.Moment, op *writv1.Operation, actor stri
 	if err := x.mayApply(g, spec, 0); err != nil {
 		return err
 	}
-	if err := x.lackingNothing(m, op); err != nil {
+	if _, err := x.lackingNothing(m, op); err != nil {
 		return err
 	}
 	if g == nil {
@@ -226,17 +226,6 @@ func (x *Machine) carryOutGroup(m lease.Moment, op *writv1.Operation, actor stri
 		return err
 	}
 	return x.install(m, spec, changes{all: body.Changes}, actor, body.Reason, op.Id)
-}
-
-// lackingNothing says why an operation cannot be executed, and changes nothing.
-func (x *Machine) lackingNothing(m lease.Moment, op *writv1.Operation) *lease.Error {
-	if err := x.unfit(m, op); err != nil {
-		return err
-	}
-	if missing, _ := x.lacking(m, op); missing != "" {
-		return &lease.Error{Reason: lease.ReasonPending, Message: fmt.Sprintf("the operation %s lacks %s", op.Id, missing)}
-	}
-	return nil
 }
 
 // install makes a spec that of its group.

@@ -228,19 +228,34 @@ func (x *Machine) lacking(m lease.Moment, op *writv1.Operation) (string, []appro
 	return x.judge().Missing(rule, op.Requester, signers), signers
 }
 
-// executeOperation judges all of an operation again, and marks it executed. Errors: PENDING, EXPIRED, CONFLICT.
-func (x *Machine) executeOperation(m lease.Moment, op *writv1.Operation, actor string) *lease.Error {
-	op = x.operations[op.Id]
+// lackingNothing judges all of an operation again, and changes nothing: it says who has signed, or why it cannot be executed.
+// Errors: PENDING, EXPIRED, CONFLICT.
+func (x *Machine) lackingNothing(m lease.Moment, op *writv1.Operation) ([]approval.Signer, *lease.Error) {
 	if err := notPending(op); err != nil {
-		return err
+		return nil, err
 	}
 	if err := x.unfit(m, op); err != nil {
-		return err
+		return nil, err
 	}
 	missing, signers := x.lacking(m, op)
 	if missing != "" {
-		return &lease.Error{Reason: lease.ReasonPending, Message: fmt.Sprintf("the operation %s lacks %s", op.Id, missing)}
+		return nil, &lease.Error{Reason: lease.ReasonPending, Message: fmt.Sprintf("the operation %s lacks %s", op.Id, missing)}
 	}
+	return signers, nil
+}
+
+// executeOperation judges all of an operation again, and marks it executed. Errors: as those of lackingNothing.
+func (x *Machine) executeOperation(m lease.Moment, op *writv1.Operation, actor string) *lease.Error {
+	op = x.operations[op.Id]
+	signers, err := x.lackingNothing(m, op)
+	if err == nil {
+		x.markExecuted(m, op, actor, signers)
+	}
+	return err
+}
+
+// markExecuted marks an operation that has just been found to lack nothing.
+func (x *Machine) markExecuted(m lease.Moment, op *writv1.Operation, actor string, signers []approval.Signer) {
 	rule := x.presentRule(op)
 	done := proto.CloneOf(op)
 	done.State, done.EndedAt = writv1.OperationState_OPERATION_STATE_EXECUTED, timestamppb.New(m.Wall)
@@ -262,7 +277,6 @@ func (x *Machine) executeOperation(m lease.Moment, op *writv1.Operation, actor s
 		delete(detail, "rule")
 	}
 	x.note(lease.Note{Actor: actor, Action: "operation.execute", Target: op.Id, Detail: detail})
-	return nil
 }
 
 func (x *Machine) executeOperationRequest(m lease.Moment, caller lease.Caller, ask *writv1.ExecuteOperationRequest) (*writv1.Operation, *lease.Error) {

@@ -97,7 +97,7 @@ func (x *Machine) cancel(m lease.Moment, p *promotion, name move, actor, reason 
 
 func (x *Machine) inPreflight(m lease.Moment, p *promotion) {
 	switch {
-	case x.overdue(m, p) && !x.wasExecuted(p):
+	case x.overdue(m, p):
 		x.expire(m, p)
 		return
 	case x.tokenMoved(p):
@@ -144,7 +144,7 @@ func (x *Machine) inDraining(m lease.Moment, p *promotion) {
 	case x.tokenMoved(p):
 		x.undrain(m, p, moveMissDrain, "quorum", "the group's token has moved")
 		return
-	case x.overdue(m, p) && !x.wasExecuted(p):
+	case x.overdue(m, p):
 		x.undrain(m, p, moveMissDrain, "quorum", "the plan has expired")
 		return
 	}
@@ -186,10 +186,6 @@ func drainFor(spec *writv1.GroupSpec) time.Duration {
 	return spec.Drain.AsDuration()
 }
 
-func (x *Machine) wasExecuted(p *promotion) bool {
-	return x.operations[p.rec.Id].GetState() == writv1.OperationState_OPERATION_STATE_EXECUTED
-}
-
 // fence is the executing transaction: everything is judged again, and A's tenure ends.
 func (x *Machine) fence(m lease.Moment, p *promotion, name move) {
 	g := p.group
@@ -199,17 +195,17 @@ func (x *Machine) fence(m lease.Moment, p *promotion, name move) {
 			return // it is about to end, one way or the other
 		}
 	}
-	// It was executed before if there was no token to be had then.
-	if op := x.operations[p.rec.Id]; !x.wasExecuted(p) {
-		if err := x.executeOperation(m, op, "quorum"); err != nil {
-			x.stick(p, err.Error())
-			return
-		}
+	op := x.operations[p.rec.Id]
+	signers, err := x.lackingNothing(m, op)
+	if err != nil {
+		x.stick(p, err.Error())
+		return
 	}
 	token := x.tenures.FenceTenure(m, resource)
 	if token == 0 {
-		return
+		return // nothing has been executed: all of it is judged again when there is a token
 	}
+	x.markExecuted(m, op, "quorum", signers)
 	x.supersede(m, p)
 	x.take(m, p, name, "quorum", "", func(rec *writv1.Promotion) {
 		rec.Token, rec.Proofs = uint64(token), nil

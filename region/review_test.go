@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/lease/clock"
 )
@@ -552,6 +553,52 @@ func TestWithdrawnSignaturesDoNotExecute(t *testing.T) {
 	w.pass(time.Second)
 	if w.state(p.Id) != approving {
 		t.Error(w.tell())
+	}
+}
+
+// noTokensLeft are the tenures of a quorum that has no token left to fence with.
+type noTokensLeft struct{ Tenures }
+
+func (noTokensLeft) FenceTenure(lease.Moment, lease.Resource) fence.Token { return 0 }
+
+// A plan is executed when A is fenced, and not before: what is signed can be taken back, and expires, for as long as there is no
+// token to fence with.
+func TestAPlanThatCannotFenceIsNotExecuted(t *testing.T) {
+	for name, c := range map[string]struct {
+		meanwhile func(w *world, id string)
+		want      writv1.PromotionState
+	}{
+		"there is a token again": {func(*world, string) {}, degraded},
+		"a signature is taken back": {func(w *world, id string) {
+			w.must("ops", &writv1.WithdrawRequest{Id: id, Approver: "bob"})
+		}, preflight},
+		"the target is ill, and the plan expires": {func(w *world, id string) {
+			w.agents["us"].health = writv1.Health_HEALTH_FAILED
+			w.pass(time.Hour + time.Minute)
+			w.agents["us"].health = writv1.Health_HEALTH_OK
+			w.pass(2 * time.Second)
+			_, _ = w.ask("ops", &writv1.ResumeRequest{Id: id})
+		}, expired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newOrders(t, nil)
+			tenures := w.machine.tenures
+			w.machine.tenures = noTokensLeft{tenures}
+			id := w.begun(modeFailover, "us", &writv1.Loss{})
+			w.pass(2 * time.Second)
+			if w.state(id) != preflight || w.operations[id].State != writv1.OperationState_OPERATION_STATE_PENDING {
+				t.Fatalf("without a token: %s %v", w.tell(), w.operations[id].State)
+			}
+			c.meanwhile(w, id)
+			w.machine.tenures = tenures
+			w.pass(15 * time.Second)
+			if w.state(id) != c.want {
+				t.Fatal(w.tell())
+			}
+			if fenced := w.groups["orders"].Token != w.promotions[id].ExpectedToken; fenced != (c.want == degraded) {
+				t.Errorf("the group is %v", w.groups["orders"])
+			}
+		})
 	}
 }
 
