@@ -49,13 +49,14 @@ func (x *Machine) hasMoved(p *promotion) {
 // notePromotion tells of a transition.
 func (x *Machine) notePromotion(p *promotion, name move, was, actor, reason string) {
 	rec := p.rec
-	x.note(lease.Note{
-		Actor: actor, Action: "promotion." + strings.ToLower(stateName(rec.State)), Target: rec.Id, Reason: reason,
-		Detail: map[string]string{
-			"group": rec.Group, "from": rec.From, "to": rec.To, "mode": modeName(rec.Mode), "was": was, "transition": string(name),
-			"token": tokenText(rec.Token), "old_token": tokenText(rec.ExpectedToken), "step": strconv.FormatUint(rec.Step, 10),
-		},
-	})
+	detail := map[string]string{
+		"group": rec.Group, "from": rec.From, "to": rec.To, "mode": modeName(rec.Mode), "was": was, "transition": string(name),
+		"token": tokenText(rec.Token), "old_token": tokenText(rec.ExpectedToken), "step": strconv.FormatUint(rec.Step, 10),
+	}
+	if rec.State == tail { // who accepts it by the cap signs no document that says it
+		detail["tails"] = tailsText(rec.Tails)
+	}
+	x.note(lease.Note{Actor: actor, Action: "promotion." + strings.ToLower(stateName(rec.State)), Target: rec.Id, Reason: reason, Detail: detail})
 }
 
 func tokenText(token uint64) string {

@@ -13,6 +13,7 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease"
+	"github.com/writ-io/writ/region/approval"
 	"github.com/writ-io/writ/sim/mutant"
 )
 
@@ -293,4 +294,13 @@ func tailsBody(tails []*writv1.Tail) []any {
 		})
 	}
 	return out
+}
+
+// tailsText is what documents say of tails, for a record.
+func tailsText(tails []*writv1.Tail) string {
+	written, err := approval.Canonical(tailsBody(tails))
+	if err != nil {
+		return "" // invalid UTF-8, which the API does not let in
+	}
+	return string(written)
 }

@@ -3,6 +3,7 @@
 package region
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -220,10 +221,15 @@ func (x *Machine) timeOut(m lease.Moment, p *promotion) {
 	x.noteHook(p, p.rec.Hooks[at], "quorum", "")
 }
 
-func (x *Machine) noteHook(p *promotion, run *writv1.HookRun, actor, reason string) {
-	x.note(lease.Note{Actor: actor, Action: "promotion.hook", Target: p.rec.Id, Reason: reason, Detail: map[string]string{
+// noteHook tells how a hook went. more are names and texts that its record says besides.
+func (x *Machine) noteHook(p *promotion, run *writv1.HookRun, actor, reason string, more ...string) {
+	detail := map[string]string{
 		"group": p.rec.Group, "hook": hookName(run.Kind), "region": run.Region, "step": strconv.FormatUint(run.Step, 10),
-		"outcome": outcomeName(run.Outcome), "percent": strconv.FormatUint(uint64(run.Percent), 10)}})
+		"outcome": outcomeName(run.Outcome), "percent": strconv.FormatUint(uint64(run.Percent), 10)}
+	for pair := range slices.Chunk(more, 2) {
+		detail[pair[0]] = pair[1]
+	}
+	x.note(lease.Note{Actor: actor, Action: "promotion.hook", Target: p.rec.Id, Reason: reason, Detail: detail})
 }
 
 func outcomeName(o writv1.HookOutcome) string {
@@ -315,7 +321,11 @@ func (x *Machine) hookDone(m lease.Moment, p *promotion, region, agent string, r
 		default:
 		}
 	})
-	x.noteHook(p, p.rec.Hooks[at], agent, "")
+	if r.Kind == writv1.HookKind_HOOK_KIND_REINSTATE && len(r.Entries) > 0 {
+		x.noteHook(p, p.rec.Hooks[at], agent, "", "entries", entriesText(r.Entries))
+	} else {
+		x.noteHook(p, p.rec.Hooks[at], agent, "")
+	}
 	x.wake(m.Now)
 }
 
@@ -355,4 +365,18 @@ func addEntries(rec *writv1.Promotion, region string, entries []string) {
 			return
 		}
 	}
+}
+
+// entriesText is what a region found that it had lost, for a record: a line each, and at the end how many there are besides.
+func entriesText(entries []string) string {
+	var b strings.Builder
+	for i, e := range entries {
+		e = strings.ReplaceAll(strings.ToValidUTF8(e, "?"), "\n", " ")
+		if b.Len()+len(e) > maxHookOutput {
+			fmt.Fprintf(&b, "and %d more", len(entries)-i)
+			break
+		}
+		b.WriteString(e + "\n")
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -634,3 +634,21 @@ func TestASuccessorWaitsForWhatIsEnding(t *testing.T) {
 		t.Error(w.tell())
 	}
 }
+
+// What an agent says that was lost makes no record of any size.
+func TestEntriesOnRecordAreBounded(t *testing.T) {
+	if got := entriesText([]string{"order 17", "two\nlines", "\xff"}); got != "order 17\ntwo lines\n?" {
+		t.Errorf("%q", got)
+	}
+	many := make([]string, 64)
+	for i := range many {
+		many[i] = strings.Repeat("x", 255)
+	}
+	got := entriesText(many)
+	if len(got) > maxHookOutput+20 || !strings.HasSuffix(got, "x\nand 48 more") {
+		t.Errorf("%d bytes: …%q", len(got), got[max(0, len(got)-20):])
+	}
+	if got := entriesText([]string{strings.Repeat("x", 1<<20)}); got != "and 1 more" {
+		t.Errorf("%d bytes", len(got))
+	}
+}

@@ -126,6 +126,11 @@ func (d *driver) story() string {
 		if n.Reason != "" && kind == "promotion" {
 			what += ": " + n.Reason
 		}
+		for _, name := range []string{"tails", "entries"} {
+			if said := n.Detail[name]; said != "" {
+				what += "\n  " + name + " " + strings.ReplaceAll(said, "\n", ", ")
+			}
+		}
 		fmt.Fprintf(&b, "%s %s\n", n.Target, strings.TrimSpace(what))
 	}
 	return b.String()
@@ -241,6 +246,8 @@ func (d *driver) agent(a *agentProcess, args []string) {
 		a.position, _ = strconv.ParseUint(args[1], 10, 64)
 	case "lag":
 		a.lag = d.duration(args[1])
+	case "lost":
+		a.lost = args[1:]
 	}
 }
 

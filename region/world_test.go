@@ -68,6 +68,7 @@ type agentProcess struct {
 	age      time.Duration                          // of what it reports
 	outcomes map[writv1.HookKind]writv1.HookOutcome // what is not there succeeds
 	silent   map[writv1.HookKind]bool               // never answers
+	lost     []string                               // what reinstating finds
 	call     lease.CallID
 	results  []*writv1.TaskResult
 	did      []string
@@ -462,6 +463,9 @@ func (w *world) work(a *agentProcess, answer *writv1.AgentPollResponse) {
 		r := &writv1.TaskResult{Group: t.Group, Promotion: t.Promotion, Step: t.Step, Kind: t.Kind, Outcome: outcome, Output: "said", Took: durationpb.New(time.Millisecond)}
 		if t.Kind == writv1.HookKind_HOOK_KIND_DRAIN || t.Kind == writv1.HookKind_HOOK_KIND_PROMOTE {
 			r.Position = &writv1.Position{Log: "1", Bytes: a.position}
+		}
+		if t.Kind == writv1.HookKind_HOOK_KIND_REINSTATE {
+			r.Entries = a.lost
 		}
 		a.results = append(a.results, r)
 	}
