@@ -81,7 +81,8 @@ type cronTerm struct {
 	grip     *grip
 	returned func(singleton.RunnerReturn)
 	alarm    *world.Alarm
-	wake     time.Time // of day; zero: nothing is waited for
+	wake     time.Time     // of day; zero: nothing is waited for
+	left     time.Duration // until wake, when that was looked at; 0: it was not
 
 	granted bool
 	steered bool // since it began to read what people want
@@ -162,21 +163,22 @@ func (t *cronTerm) step(event cron.Event) {
 		t.store(e.Store)
 		return
 	}
-	t.wake = e.Wake
+	t.wake, t.left = e.Wake, 0
 	t.look()
 }
 
-// look steps the core if it is time, and looks again.
+// look steps the core if it is time, or the clock was set back, and looks again.
 func (t *cronTerm) look() {
+	left := t.wake.Sub(t.job.service.process().Clock.Wall())
 	switch {
 	case t.over || t.storing || t.wake.IsZero():
 		t.alarm.Set(clock.Never)
-	case !t.job.service.process().Clock.Wall().Before(t.wake):
+	case left <= 0 || t.left > 0 && left > t.left:
 		t.wake = time.Time{}
 		t.step(cron.Elapsed{})
 	default:
-		left := min(t.wake.Sub(t.job.service.process().Clock.Wall()), cronLook)
-		t.alarm.Set(t.job.service.now().Add(left))
+		t.left = left
+		t.alarm.Set(t.job.service.now().Add(min(left, cronLook)))
 	}
 }
 

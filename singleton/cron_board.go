@@ -177,9 +177,14 @@ func (b *cronBoard) loop(r *cronRun) {
 	timer := c.NewTimer(clock.Never)
 	defer timer.Stop()
 	var planAt clock.Instant // when to watch what is pending, 0 for never
+	looked, wall := c.Now(), c.Wall()
 	for {
-		now := c.Now()
-		next := b.ring(c.Wall())
+		now, day := c.Now(), c.Wall()
+		if day.Sub(wall) < now.Sub(looked)-cronLook {
+			b.ringAll() // what is due a moment after now may not wait for hours
+		}
+		looked, wall = now, day
+		next := b.ring(day)
 		if planAt == 0 && b.hasPending() {
 			planAt = now.Add(cronDebounce)
 		}
@@ -205,6 +210,15 @@ func (b *cronBoard) loop(r *cronRun) {
 		case <-timer.C():
 		case <-r.kick:
 		}
+	}
+}
+
+// ringAll wakes the jobs that have an alarm, because the time of day was set back. Alarms stay set.
+func (b *cronBoard) ringAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range b.alarms {
+		a.job.wake()
 	}
 }
 

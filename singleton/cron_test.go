@@ -375,6 +375,23 @@ func TestCronUnderAClockThatIsSet(t *testing.T) {
 	})
 }
 
+// A job that is to be woken in a moment, to store again what failed to be stored, is woken though the clock is set back.
+func TestCronWakesUnderAClockThatIsSetBack(t *testing.T) {
+	withJobs(t, func(w *jobWorld) {
+		a := w.start("")
+		woken, leave := singleton.WakeAfter(t, a.Singleton(singleton.Config{}), 2*time.Second)
+		defer leave()
+		w.Advance(time.Second)
+		a.JumpClock(-time.Hour)
+		w.Advance(3 * time.Second)
+		select {
+		case <-woken:
+		default:
+			t.Error("it sleeps for an hour more")
+		}
+	})
+}
+
 // A zombie that wakes up does not record an outcome or claim a slot under its old token.
 func TestCronOfAZombie(t *testing.T) {
 	withJobs(t, func(w *jobWorld) {

@@ -2,6 +2,8 @@ package singleton
 
 import (
 	"context"
+	"testing"
+	"time"
 
 	"github.com/writ-io/writ/singleton/partition"
 )
@@ -33,4 +35,15 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// WakeAfter has a job woken when so much of the day has passed. It returns where that shows, and how to let the job go.
+func WakeAfter(t *testing.T, s *Singleton, in time.Duration) (woken <-chan struct{}, leave func()) {
+	b := newCronBoard(s)
+	j := &cronJob{name: "job", board: b, poke: make(chan struct{}, 1)}
+	if err := b.join(j); err != nil {
+		t.Fatal(err)
+	}
+	b.arm(j, s.client.Clock().Wall().Add(in))
+	return j.poke, func() { b.leave(j) }
 }

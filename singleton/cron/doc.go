@@ -28,5 +28,5 @@
 //
 // Slots are times of day. A machine whose clock is ahead runs a slot early by as much, and no other runs it again: slots
 // that its clock passed over are missed like any other. When a clock is set back, nothing runs until it has passed the last
-// slot again. Durations and leases never come from that clock.
+// slot again; only what failed to be stored is stored again at once. Other durations, and leases, never come from that clock.
 package cron

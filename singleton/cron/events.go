@@ -60,7 +60,7 @@ type Effects struct {
 	Run *Tick
 	// Cancel ends the context of what runs, because another slot takes its place.
 	Cancel bool
-	// Wake is the time of day at which to step with Elapsed, if nothing happens before.
+	// Wake is the time of day at which to step with Elapsed, or as soon as the clock was set back, if nothing happens before.
 	Wake time.Time
 	// Over says that the term is over: nothing runs or is being stored, and the lease may be released.
 	Over bool

@@ -37,7 +37,7 @@ type Machine struct {
 
 	dirty   bool // the state differs from what was last handed out to be stored
 	storing bool
-	retryAt time.Time // when to store again after a failure
+	retryAt time.Time // when to store again after a failure, or as soon as the clock has been set back
 
 	next      time.Time // the slot after nextAfter
 	nextOK    bool
@@ -239,7 +239,7 @@ func (m *Machine) decide() {
 	m.dispose()
 	m.claim()
 	switch {
-	case m.dirty && !m.now.Before(m.retryAt):
+	case m.dirty && m.retryDue():
 		m.store()
 	case m.dirty:
 		m.out.Wake = m.retryAt
@@ -248,6 +248,13 @@ func (m *Machine) decide() {
 			m.out.Wake = m.due(next)
 		}
 	}
+}
+
+// retryDue tells whether to store again. What is farther off than it ever was shows that the clock was set back, and then nobody
+// knows how long ago the failure is.
+func (m *Machine) retryDue() bool {
+	left := m.retryAt.Sub(m.now)
+	return left <= 0 || left > storeAgain
 }
 
 // finish ends the term once nothing runs. What is left to store is tried once.
