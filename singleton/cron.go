@@ -96,6 +96,7 @@ type cronJob struct {
 	mu      sync.Mutex
 	steered bool // guarded by mu; the control document has changed
 	queue   bool // guarded by mu; the resource is to be queued for rather than watched
+	held    bool // guarded by mu; in a term
 }
 
 func (s *Singleton) newCronJob(job, spec string, fn func(context.Context, Tick) error, opts []CronOption) (*cronJob, error) {
@@ -154,6 +155,18 @@ func (j *cronJob) takeSteered() bool {
 	was := j.steered
 	j.steered = false
 	return was
+}
+
+func (j *cronJob) setHeld(held bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.held = held
+}
+
+func (j *cronJob) isHeld() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.held
 }
 
 func (j *cronJob) enqueue() {

@@ -3,6 +3,7 @@ package singleton
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -237,19 +238,57 @@ func (b *cronBoard) ring(wall time.Time) time.Duration {
 	return min(b.alarms[0].at.Sub(wall), cronLook)
 }
 
-// watchControls tells jobs when their control document has changed.
+// cronReadControls is how often jobs read their control documents while those cannot be watched.
+const cronReadControls = 15 * time.Second
+
+// watchControls tells jobs when their control document has changed. A program that may read those of its own jobs alone, and
+// not watch all, has each job read its own now and then.
 func (b *cronBoard) watchControls(r *cronRun) {
-	for event, err := range b.singleton.client.Watch(r.ctx, lease.WatchOptions{Prefix: cron.ControlPrefix}) {
-		if err != nil {
-			if r.ctx.Err() == nil {
-				b.singleton.config.Logger.Warn("control documents cannot be watched; a job reads its own whenever it is acquired", "error", err)
-			}
+	c := b.singleton.client.Clock()
+	timer := c.NewTimer(clock.Never)
+	defer timer.Stop()
+	for warned := false; ; {
+		err := b.followControls(r.ctx)
+		if r.ctx.Err() != nil || errors.Is(err, lease.ErrClosed) {
 			return
+		}
+		if !warned {
+			warned = true
+			b.singleton.config.Logger.Warn("control documents cannot be watched, and are read now and then",
+				"prefix", cron.ControlPrefix, "every", cronReadControls, "error", err)
+		}
+		timer.Reset(c.Now().Add(cronReadControls))
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-timer.C():
+		}
+		b.steerHeld()
+	}
+}
+
+// followControls is watchControls as long as nothing goes wrong.
+func (b *cronBoard) followControls(ctx context.Context) error {
+	for event, err := range b.singleton.client.Watch(ctx, lease.WatchOptions{Prefix: cron.ControlPrefix}) {
+		if err != nil {
+			return err
 		}
 		if event.Info.Resource == "" || event.Info.State == lease.Held {
 			continue // whoever holds it may be about to write
 		}
 		if j := b.job(strings.TrimPrefix(string(event.Info.Resource), cron.ControlPrefix)); j != nil {
+			j.steer()
+		}
+	}
+	return ctx.Err()
+}
+
+// steerHeld has the jobs that are held here read their control document. The others read it when they are acquired.
+func (b *cronBoard) steerHeld() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, j := range b.jobs {
+		if j.isHeld() {
 			j.steer()
 		}
 	}

@@ -192,3 +192,43 @@ func TestManyJobsShareCalls(t *testing.T) {
 		running.Wait()
 	})
 }
+
+// A program that may read the control documents of its own jobs alone, and so not watch all of them, hears of a pause.
+func TestCronHearsOfAPauseWithoutAWatch(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		clk := clock.Monotonic()
+		single, node := onOneNode(t, clk, 10*time.Second)
+		node.Script("Watch", func(context.Context, any, func() (any, error)) (any, error) {
+			return nil, &lease.Error{Reason: lease.ReasonDenied, Message: "read of writ.jobs/ is not allowed"}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var runs atomic.Int32
+		ended := make(chan error, 1)
+		go func() {
+			ended <- single.Cron(ctx, "jobs/a", "* * * * *", func(context.Context, singleton.Tick) error {
+				runs.Add(1)
+				return nil
+			})
+		}()
+		pass := func(d time.Duration) {
+			timer := clk.NewTimer(clk.Now().Add(d))
+			defer timer.Stop()
+			<-timer.C()
+		}
+		pass(90 * time.Second)
+		if runs.Load() != 1 {
+			t.Errorf("ran %d times", runs.Load())
+		}
+		if err := single.PauseJob(ctx, "jobs/a", "the database moves"); err != nil {
+			t.Error(err)
+		}
+		pass(5 * time.Minute)
+		if runs.Load() != 1 {
+			t.Errorf("ran %d times though it is paused", runs.Load())
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}

@@ -14,6 +14,8 @@ import (
 // work is what runs while the job is held.
 func (j *cronJob) work(ctx context.Context, hold *lease.Hold) error {
 	defer j.board.disarm(j)
+	j.setHeld(true)
+	defer j.setHeld(false)
 	j.takeSteered() // what has changed so far is read now
 	control, err := j.readControl(ctx)
 	if err != nil {
