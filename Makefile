@@ -1,4 +1,5 @@
-# Everything here needs only Go, git and, for the race detector, a C compiler.
+# Building and make test need only Go and git; what a test cannot do without the right or the program
+# that it takes, it skips and says so. make race needs a C compiler, make ci what .ci/run installs, and root.
 # Run make without a target for a list.
 
 .DEFAULT_GOAL := help
@@ -94,11 +95,12 @@ harness:
 	$(BIN)/jepsen run -time 5m -controls none -seed $(SEED) -out $(OUT)
 
 .PHONY: bench
-bench: ## Run all benchmarks; compare two outputs with bin/tools/benchstat
+bench: ## Run all benchmarks, then Writ beside etcd; compare two outputs with bin/tools/benchstat
 	@mkdir -p $(TOOLS)
 	go build -C .ci/tools -buildvcs=false -o $(TOOLS)/ golang.org/x/perf/cmd/benchstat
 	go test -run '^$$' -bench . -benchmem -count 6 ./... > $(BIN)/bench.txt; \
 		status=$$?; cat $(BIN)/bench.txt; exit $$status
+	go run ./jepsen/bench
 
 .PHONY: lint
 lint: ## Run golangci-lint
