@@ -283,8 +283,24 @@ func TestAWatchBehindTheCompactionResyncs(t *testing.T) {
 	}
 }
 
+// renew wants the lease to be held still.
+func renew(t *testing.T, c *quorumtest.Cluster, g *lease.Grant) {
+	t.Helper()
+	err := c.Do(func(s *quorum.Service) error {
+		out, err := s.Renew(t.Context(), []lease.Renew{{Caller: alice, Refs: []lease.Ref{{Resource: g.Resource, Token: g.Token}}}})
+		if err == nil && len(out[0].Failures) > 0 {
+			err = out[0].Failures[0].Err
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestMembersComeAndGo(t *testing.T) {
 	c := quorumtest.Start(t, 3)
+	kept := acquire(t, c, "kept", time.Minute)
 	before := acquire(t, c, "a", time.Second)
 	release(t, c, before)
 	added := c.Add("n4")
@@ -300,13 +316,16 @@ func TestMembersComeAndGo(t *testing.T) {
 		members := c.Coordinator().Member.Members()
 		return len(members) == 4 && !slices.ContainsFunc(members, func(m quorum.MemberInfo) bool { return m.Learner })
 	})
+	renew(t, c, kept)
 	removed := c.Nodes[0]
 	removed.Removed = true
 	if err := c.Do(func(s *quorum.Service) error { return s.MemberRemove(t.Context(), removed.Name) }); err != nil {
 		t.Fatal(err)
 	}
 	removed.Stop()
+	renew(t, c, kept)
 	c.Coordinator().Stop()
+	renew(t, c, kept)
 	after := acquire(t, c, "a", time.Second)
 	if after.Token <= before.Token || after.Token.Epoch() != before.Token.Epoch() {
 		t.Fatalf("token %v after %v: our own changes of membership are not foreign", after.Token, before.Token)
