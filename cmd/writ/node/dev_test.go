@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -208,6 +209,29 @@ func TestDevInsecure(t *testing.T) {
 	p.exits(0)
 	if left, err := filepath.Glob(filepath.Join(temp, "*")); err != nil || len(left) > 0 {
 		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+// Ports that are chosen can be listened on, are none of the kernel's own, and do not meet those of another region.
+func TestFreePorts(t *testing.T) {
+	lowest := 32768 // Linux's own default
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		if n, err := strconv.Atoi(strings.Fields(string(text))[0]); err == nil {
+			lowest = n
+		}
+	}
+	if devFreeFirst+devFreeCount > lowest {
+		t.Skipf("the kernel gives connections ports from %d on", lowest)
+	}
+	var taken []int
+	for range 100 {
+		first, err := freePorts(3, taken)
+		must(t, err)
+		if first < devFreeFirst || first+3 > lowest || slices.ContainsFunc(taken, func(port int) bool { return max(port-first, first-port) < 3 }) {
+			t.Fatalf("port %d, with %v taken", first, taken)
+		}
+		must(t, portsFree(first, 3))
+		taken = append(taken, first)
 	}
 }
 
