@@ -3,6 +3,8 @@ package freeport
 import (
 	"net"
 	"os"
+	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,5 +37,30 @@ func TestAddresses(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// portVariable makes the test below the other process, which tries the port that it names.
+const portVariable = "WRIT_FREEPORT_TAKEN"
+
+// What one process has answered, another does not, though nothing listens there yet.
+func TestProcessesDoNotShareAddresses(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has names that end with the process")
+	}
+	if text := os.Getenv(portVariable); text != "" {
+		if port, err := strconv.Atoi(text); err != nil || reserve(port) {
+			t.Errorf("port %s could be had again: %v", text, err)
+		}
+		return
+	}
+	_, port, err := net.SplitHostPort(Address(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	other.Env = append(os.Environ(), portVariable+"="+port)
+	if out, err := other.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
