@@ -322,7 +322,7 @@ func TestRefusalAfterALostAttemptIsUnknownOutcome(t *testing.T) {
 }
 
 func TestSlowCoordinatorIsUnknownOutcome(t *testing.T) {
-	a, b := pair(t, func(c *Config) { c.Forward.Timeout = 50 * time.Millisecond })
+	a, b := pair(t, func(c *Config) { c.Forward.Timeout = 2 * time.Second })
 	blocked(a.quorum)
 	_, err := b.dial(app).leases.Acquire(testContext(t), acquireRequest("a/b"))
 	wantReason(t, err, lease.ReasonUnknownOutcome, "a did not answer")
