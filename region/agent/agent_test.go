@@ -369,7 +369,7 @@ func TestWhatAProbeSeesIsReported(t *testing.T) {
 		var now atomic.Pointer[func() (Sight, error)]
 		see := func(s Sight, err error) { now.Store(new(func() (Sight, error) { return s, err })) }
 		see(Sight{}, nil)
-		r := startRig(t, newFakeQuorum(), t.TempDir(), Group{Digest: "abc", Probe: funcProbe(func(context.Context) (Sight, error) { return (*now.Load())() })})
+		r := startRig(t, newFakeQuorum(), t.TempDir(), Group{Digest: func() (string, error) { return "abc", nil }, Probe: funcProbe(func(context.Context) (Sight, error) { return (*now.Load())() })})
 		defer r.stop()
 		report := func() *writv1.GroupReport {
 			time.Sleep(3 * time.Second)
@@ -391,6 +391,39 @@ func TestWhatAProbeSeesIsReported(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if got := report(); got.GetHealth() != writv1.Health_HEALTH_FAILED || got.GetDetail() != "connection refused" {
 			t.Errorf("a failure: %v", got)
+		}
+	})
+}
+
+// The configuration is what it is now, and not what it was when the agent started.
+func TestTheConfigurationIsLookedAtAgain(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		var now atomic.Pointer[func() (string, error)]
+		see := func(do func() (string, error)) { now.Store(&do) }
+		see(func() (string, error) { return "abc", nil })
+		r := startRig(t, newFakeQuorum(), t.TempDir(), Group{Digest: func() (string, error) { return (*now.Load())() }})
+		defer r.stop()
+		held := make(chan struct{})
+		defer close(held)
+		for _, c := range []struct {
+			see  func() (string, error)
+			want string
+		}{
+			{func() (string, error) { return "abc", nil }, "abc"},
+			{func() (string, error) { return "def", nil }, "def"},
+			{func() (string, error) { return "", errors.New("open orders.yaml: " + strings.Repeat("long", 1000)) }, "unknown in eu, "},
+			{func() (string, error) { return "abc", nil }, "abc"},
+			{func() (string, error) { <-held; return "abc", nil }, "unknown in eu, not read for "},
+		} {
+			see(c.see)
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			r.quorum.mu.Lock()
+			got := r.quorum.reports[0].GetConfigDigest()
+			r.quorum.mu.Unlock()
+			if !strings.HasPrefix(got, c.want) || len(got) > 256 {
+				t.Errorf("the configuration is %q, want %q", got, c.want)
+			}
 		}
 	})
 }

@@ -65,8 +65,9 @@ type Group struct {
 	Hooks map[writv1.HookKind]Hook
 	// Peers are addresses for this group alone, in place of those of the agent that have the same region.
 	Peers []Peer
-	// Digest names the configuration that should be the same in all regions; empty: there is none.
-	Digest string
+	// Digest names the configuration that should be the same in all regions, as it is when it is called: with each look. Nil:
+	// there is none.
+	Digest func() (string, error)
 }
 
 const (

@@ -21,6 +21,9 @@ type watched struct {
 	health health              // guarded by mu
 	last   *writv1.GroupReport // guarded by mu; without peers
 	at     clock.Instant       // guarded by mu; when the look began that last is of
+
+	digest   string        // guarded by mu; empty: there is none
+	digestAt clock.Instant // guarded by mu; when the look began that it is of
 }
 
 // peerSight is a peer and whether it was reached last.
@@ -34,11 +37,18 @@ type peerSight struct {
 // staleAfter is how many looks may be missed before nothing is known.
 const staleAfter = 3
 
+// maxDetailBytes bounds why a configuration is unknown: the quorum takes no long digests.
+const maxDetailBytes = 160
+
 // watch lists what to look at.
 func (a *Agent) watch() {
 	seen := make(map[Peer]bool)
 	for _, g := range a.cfg.Groups {
-		a.groups[g.Name] = &watched{Group: g, health: health{threshold: a.cfg.Failures}}
+		w := &watched{Group: g, health: health{threshold: a.cfg.Failures}}
+		a.groups[g.Name] = w
+		if g.Digest != nil {
+			a.lookAtConfiguration(w) // preflight goes by the first report already
+		}
 		for _, p := range g.peers(a.cfg.Peers) {
 			if !seen[p] {
 				seen[p] = true
@@ -53,6 +63,9 @@ func (a *Agent) look(ctx context.Context, tasks *sync.WaitGroup) {
 	for _, g := range a.groups {
 		if g.Probe != nil {
 			tasks.Go(func() { a.repeat(ctx, func(ctx context.Context) { a.lookAt(ctx, g) }) })
+		}
+		if g.Digest != nil {
+			tasks.Go(func() { a.repeat(ctx, func(context.Context) { a.lookAtConfiguration(g) }) })
 		}
 	}
 	for _, p := range a.peers {
@@ -113,14 +126,46 @@ func (a *Agent) lookAt(ctx context.Context, g *watched) {
 	}
 }
 
+// lookAtConfiguration names the configuration as it is now.
+func (a *Agent) lookAtConfiguration(g *watched) {
+	began := a.clock.Now()
+	digest, err := g.Digest()
+	if err != nil {
+		digest = a.unknownDigest(err.Error())
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.digest != "" && digest != g.digest {
+		a.logger.Warn("the configuration has changed", "group", g.Name, "digest", digest, "before", g.digest)
+	}
+	g.digest, g.digestAt = digest, began
+}
+
+// unknownDigest stands for a configuration that cannot be looked at. It is like that of no other region: what nobody has seen is
+// not the same.
+func (a *Agent) unknownDigest(detail string) string {
+	return "unknown in " + a.cfg.Region + ", " + clip(detail, maxDetailBytes)
+}
+
+// configuration is the digest of the last look.
+func (a *Agent) configuration(g *watched, now clock.Instant, stale time.Duration) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.Digest != nil && now.Sub(g.digestAt) > stale {
+		return a.unknownDigest(fmt.Sprintf("not read for %v", now.Sub(g.digestAt).Round(time.Second)))
+	}
+	return g.digest
+}
+
 // reports is what is known at the moment.
 func (a *Agent) reports() []*writv1.GroupReport {
 	now := a.clock.Now()
 	stale := staleAfter * max(a.interval(), a.cfg.ProbeTimeout)
 	reports := make([]*writv1.GroupReport, 0, len(a.cfg.Groups))
 	for _, g := range a.cfg.Groups {
-		r := a.groups[g.Name].report(now, stale)
-		r.ConfigDigest, r.Hooks = g.Digest, g.kinds()
+		w := a.groups[g.Name]
+		r := w.report(now, stale)
+		r.ConfigDigest, r.Hooks = a.configuration(w, now, stale), g.kinds()
 		for _, p := range g.peers(a.cfg.Peers) {
 			if seen := a.peer(p); seen != nil {
 				r.Peers = append(r.Peers, seen)

@@ -39,9 +39,12 @@ func (c Config) group(field string, g Group) (agent.Group, error) {
 	if built.Probe == nil && len(built.Hooks) == 0 && all == nil {
 		all = wrong(field, "has neither probe nor hooks", "add postgres, probe or hooks")
 	}
-	digest, err := digestOf(field+".config_files", g.ConfigFiles)
-	built.Digest = digest
-	return built, errors.Join(all, err)
+	if len(g.ConfigFiles) > 0 {
+		digest := func() (string, error) { return digestOf(field+".config_files", g.ConfigFiles) }
+		_, err := digest()
+		built.Digest, all = digest, errors.Join(all, err)
+	}
+	return built, all
 }
 
 // addHooks adds what a list of the configuration says.
@@ -219,11 +222,8 @@ func (t ClientTLS) client(field string) (*http.Client, error) {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg, Proxy: http.ProxyFromEnvironment}}, nil
 }
 
-// digestOf names the content of files, in their order; empty if there are none.
+// digestOf names the content of files, in their order.
 func digestOf(field string, paths []string) (string, error) {
-	if len(paths) == 0 {
-		return "", nil
-	}
 	sum := sha256.New()
 	for i, path := range paths {
 		data, err := os.ReadFile(path)

@@ -53,7 +53,7 @@ type Group struct {
 	Name string `koanf:"name"`
 	// Peers are this group's own, in place of those above that have the same region.
 	Peers []Peer `koanf:"peers"`
-	// ConfigFiles should be the same in all regions: a digest of them is reported, and preflight compares it.
+	// ConfigFiles should be the same in all regions: a digest of them as they are is reported, and preflight compares it.
 	ConfigFiles []string `koanf:"config_files"`
 	// Postgres brings the probe and the hooks for a PostgreSQL server.
 	Postgres Postgres `koanf:"postgres"`

@@ -106,6 +106,40 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 	}
 }
 
+// Files may change, and go, while the agent runs.
+func TestTheDigestIsOfTheFilesAsTheyAre(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "orders.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("pool: 10")
+	g, err := (Config{}).group("groups[0]", Group{Name: "orders", Probe: Probe{Command: []string{"a"}}, ConfigFiles: []string{path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := g.Digest()
+	if err != nil || first == "" {
+		t.Fatalf("%q, %v", first, err)
+	}
+	write("pool: 20")
+	if second, err := g.Digest(); err != nil || second == first {
+		t.Errorf("after a change: %q, %v", second, err)
+	}
+	write("pool: 10")
+	if third, err := g.Digest(); err != nil || third != first {
+		t.Errorf("after it was taken back: %q, want %q, %v", third, first, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Digest(); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("without the file: %v", err)
+	}
+}
+
 // In drills no hook is run but those that are made for them.
 func TestHooksOfDrills(t *testing.T) {
 	c, err := load(t, good)
