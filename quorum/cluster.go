@@ -2,7 +2,6 @@ package quorum
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -114,82 +113,6 @@ func (s *Service) Sign(w fence.Writ) (string, error) {
 func (s *Service) Snapshot(ctx context.Context) (io.ReadCloser, error) {
 	r, _, err := s.member.Snapshot(ctx)
 	return r, err
-}
-
-// MemberAdd admits a node as a learner; it gets its vote when it has caught up. Only the coordinator does it.
-func (s *Service) MemberAdd(ctx context.Context, name, peerURL string) (uint64, map[string]string, error) {
-	if name == "" || len(name) > 64 {
-		return 0, nil, lease.Invalid("name", "is empty or too long", "use 1 to 64 bytes")
-	}
-	r := s.view.roster()
-	if id := r.identity.GetMembers()[name]; id != 0 {
-		return 0, nil, lease.Errorf(lease.ReasonConflict, "a member named %q exists (%x); remove it first", name, id)
-	}
-	change := &writv1.MemberChange{Name: name, Add: true, PeerUrl: peerURL}
-	if _, err := s.do(ctx, BeginMemberChange{Actor: s.config.Principal, Change: change}); err != nil {
-		return 0, nil, err
-	}
-	id, err := s.member.AddMember(ctx, peerURL)
-	if endErr := s.endMemberChange(ctx, map[string]uint64{name: id}, ""); endErr != nil {
-		return 0, nil, errors.Join(err, endErr)
-	}
-	if err != nil {
-		return 0, nil, memberError(err)
-	}
-	members := map[string]string{}
-	for _, m := range s.member.Members() {
-		n := m.Name
-		if m.ID == id {
-			n = name
-		}
-		if n != "" && len(m.PeerURLs) > 0 {
-			members[n] = m.PeerURLs[0]
-		}
-	}
-	return id, members, nil
-}
-
-func memberError(err error) error {
-	var e *lease.Error
-	if errors.As(err, &e) {
-		return err
-	}
-	return lease.Errorf(lease.ReasonConflict, "the membership was not changed: %v", err)
-}
-
-// MemberRemove takes a node out. Only the coordinator does it, and hands over first when it is the one to go.
-func (s *Service) MemberRemove(ctx context.Context, name string) error {
-	r := s.view.roster()
-	id := r.identity.GetMembers()[name]
-	if n := r.nodes[name]; id == 0 && n != nil {
-		id = n.MemberId
-	}
-	// A node may have left its record behind in a quorum that was rebuilt without it.
-	if !slices.ContainsFunc(s.member.Members(), func(m MemberInfo) bool { return m.ID == id }) {
-		return &lease.Error{Reason: lease.ReasonNotFound, Message: fmt.Sprintf("no member is named %q", name)}
-	}
-	if id == s.member.ID() {
-		if _, err := s.MoveCoordinator(ctx, ""); err != nil {
-			return err
-		}
-		return lease.ErrNotCoordinator
-	}
-	change := &writv1.MemberChange{Name: name, MemberId: id}
-	if _, err := s.do(ctx, BeginMemberChange{Actor: s.config.Principal, Change: change}); err != nil {
-		return err
-	}
-	err := s.member.RemoveMember(ctx, id)
-	if err != nil {
-		return errors.Join(memberError(err), s.endMemberChange(ctx, nil, ""))
-	}
-	return s.endMemberChange(ctx, nil, name)
-}
-
-// endMemberChange commits the membership as the store now has it. added names members that have not started yet.
-func (s *Service) endMemberChange(ctx context.Context, added map[string]uint64, removed string) error {
-	members := NameMembers(s.member.Members(), s.view.roster().identity.GetMembers(), added)
-	_, err := s.do(ctx, EndMemberChange{Members: members, Removed: removed})
-	return err
 }
 
 // MoveCoordinator hands over to the named node, or to the best other one. Only the coordinator does it.

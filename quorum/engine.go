@@ -138,7 +138,7 @@ type Loaded struct {
 // guarded says whether the state has guards, or rules for them.
 func (l *Loaded) guarded() bool { return len(l.Guards) > 0 || len(l.Guarding.GetRules()) > 0 }
 
-// Submit is a request. Command is a lease.Command, a region.Command, or one of BeginMemberChange, EndMemberChange.
+// Submit is a request. Command is a lease.Command, a region.Command, or one of BeginMemberChange, EndMemberChange, SettleMembers.
 type Submit struct {
 	ID      lease.CallID
 	Intake  clock.Instant

@@ -174,6 +174,9 @@ func (e *Engine) strangers(id *writv1.IdentityRecord) string {
 
 func (e *Engine) memberMap() map[string]uint64 {
 	names := make(map[uint64]string, len(e.nodes))
+	for _, name := range slices.Sorted(maps.Keys(e.identity.GetMembers())) {
+		names[e.identity.GetMembers()[name]] = name // of members that have not started yet nothing else is known
+	}
 	for _, n := range e.nodes {
 		names[n.MemberId] = n.Name
 	}
@@ -182,6 +185,9 @@ func (e *Engine) memberMap() map[string]uint64 {
 		name := member.Name
 		if name == "" {
 			name = names[member.ID]
+		}
+		if p := e.identity.GetPending(); name == "" && p.GetAdd() && slices.Contains(member.PeerURLs, p.GetPeerUrl()) {
+			name = p.GetName()
 		}
 		if name == "" {
 			name = fmt.Sprintf("%x", member.ID)
@@ -340,6 +346,17 @@ type EndMemberChange struct {
 	Removed string // node whose record is to be dropped
 }
 
+// SettleMembers asks for the membership that is committed, and has a change that is pending committed once more. Whatever this
+// coordinator asked of the store before is in the log before that: once this is answered, the store's membership tells what came
+// of it. The answer is a *Membership.
+type SettleMembers struct{}
+
+// Membership is the membership that is committed.
+type Membership struct {
+	Members map[string]uint64
+	Pending *writv1.MemberChange // announced and not ended; nil: none
+}
+
 // NameMembers names the members that a store has, for EndMemberChange: as they were committed, as they were just added, by
 // their own word, or, if nothing is known of one, by its id.
 func NameMembers(members []MemberInfo, committed, added map[string]uint64) map[string]uint64 {
@@ -374,6 +391,9 @@ func (e *Engine) changeMembers(m lease.Moment, s Submit) lease.Reply {
 		if c.Removed != "" {
 			e.add(Write{Key: NodeKey(c.Removed)})
 		}
+	case SettleMembers:
+		e.dirtyID = e.dirtyID || e.identity.Pending != nil
+		return lease.Reply{ID: s.ID, Value: &Membership{Members: maps.Clone(e.identity.Members), Pending: proto.CloneOf(e.identity.Pending)}}
 	case PruneAudit:
 		return e.pruneAudit(m, s.ID, c)
 	default:

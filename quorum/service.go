@@ -48,6 +48,8 @@ type Service struct {
 	witnessMu sync.Mutex
 	witness   *writv1.WitnessRecord
 
+	changing sync.Mutex // held while a change of membership is under way; nobody waits for it
+
 	heads auditHeads
 }
 

@@ -305,7 +305,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	release(t, c, before)
 	added := c.Add("n4")
 	err := c.Do(func(s *quorum.Service) error {
-		_, _, err := s.MemberAdd(t.Context(), "n4", added.PeerURL)
+		_, _, err := s.MemberAdd(t.Context(), "admin", "n4", added.PeerURL)
 		return err
 	})
 	if err != nil {
@@ -319,7 +319,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	renew(t, c, kept)
 	removed := c.Nodes[0]
 	removed.Removed = true
-	if err := c.Do(func(s *quorum.Service) error { return s.MemberRemove(t.Context(), removed.Name) }); err != nil {
+	if err := c.Do(func(s *quorum.Service) error { return s.MemberRemove(t.Context(), "admin", removed.Name) }); err != nil {
 		t.Fatal(err)
 	}
 	removed.Stop()
@@ -330,11 +330,11 @@ func TestMembersComeAndGo(t *testing.T) {
 	if after.Token <= before.Token || after.Token.Epoch() != before.Token.Epoch() {
 		t.Fatalf("token %v after %v: our own changes of membership are not foreign", after.Token, before.Token)
 	}
-	if err := c.Do(func(s *quorum.Service) error { return s.MemberRemove(t.Context(), "nobody") }); !errors.Is(err, lease.ErrNotFound) {
+	if err := c.Do(func(s *quorum.Service) error { return s.MemberRemove(t.Context(), "admin", "nobody") }); !errors.Is(err, lease.ErrNotFound) {
 		t.Fatalf("removing nobody: %v", err)
 	}
 	if err := c.Do(func(s *quorum.Service) error {
-		_, _, err := s.MemberAdd(t.Context(), "n4", "http://127.0.0.1:1")
+		_, _, err := s.MemberAdd(t.Context(), "admin", "n4", "http://127.0.0.1:1")
 		return err
 	}); !errors.Is(err, lease.ErrConflict) {
 		t.Fatalf("a second n4: %v", err)

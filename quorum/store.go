@@ -109,6 +109,8 @@ type Member interface {
 	Members() []MemberInfo
 	// Reachable says whether this member has an active connection to that one.
 	Reachable(id uint64) bool
+	// PeerURLProblem says why no member can be added at that URL; empty: nothing speaks against it.
+	PeerURLProblem(peerURL string) string
 	// AddMember, PromoteMember and RemoveMember change the membership through the quorum. AddMember adds a
 	// learner, which has no vote until promoted.
 	AddMember(ctx context.Context, peerURL string) (id uint64, err error)

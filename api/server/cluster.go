@@ -66,7 +66,7 @@ func hexID(id uint64) string { return strconv.FormatUint(id, 16) }
 
 func (s *clusterService) MemberAdd(ctx context.Context, req *writv1.MemberAddRequest) (*writv1.MemberAddResponse, error) {
 	return decide(ctx, s.forwarder, manner{once: true}, func(ctx context.Context) (*writv1.MemberAddResponse, error) {
-		id, members, err := s.quorum.MemberAdd(ctx, req.GetName(), req.GetPeerUrl())
+		id, members, err := s.quorum.MemberAdd(ctx, callerOf(ctx).principal, req.GetName(), req.GetPeerUrl())
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +78,7 @@ func (s *clusterService) MemberAdd(ctx context.Context, req *writv1.MemberAddReq
 
 func (s *clusterService) MemberRemove(ctx context.Context, req *writv1.MemberRemoveRequest) (*writv1.MemberRemoveResponse, error) {
 	return decide(ctx, s.forwarder, manner{once: true, moves: true}, func(ctx context.Context) (*writv1.MemberRemoveResponse, error) {
-		if err := s.quorum.MemberRemove(ctx, req.GetName()); err != nil {
+		if err := s.quorum.MemberRemove(ctx, callerOf(ctx).principal, req.GetName()); err != nil {
 			return nil, err
 		}
 		return &writv1.MemberRemoveResponse{}, nil

@@ -45,6 +45,7 @@ type fakeQuorum struct {
 	lastID      lease.CallID                        // guarded by mu
 	open        map[lease.CallID]context.CancelFunc // guarded by mu
 	guardCmds   []any                               // guarded by mu; what operators have asked about guards
+	changers    []lease.Principal                   // guarded by mu; who has changed the membership
 }
 
 var _ Quorum = (*fakeQuorum)(nil)
@@ -347,11 +348,19 @@ func (q *fakeQuorum) Status() quorum.Status {
 	}
 }
 
-func (q *fakeQuorum) MemberAdd(_ context.Context, name, peerURL string) (uint64, map[string]string, error) {
+func (q *fakeQuorum) changedBy(by lease.Principal) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.changers = append(q.changers, by)
+}
+
+func (q *fakeQuorum) MemberAdd(_ context.Context, by lease.Principal, name, peerURL string) (uint64, map[string]string, error) {
+	q.changedBy(by)
 	return 0xabc, map[string]string{name: peerURL}, q.decides()
 }
 
-func (q *fakeQuorum) MemberRemove(_ context.Context, name string) error {
+func (q *fakeQuorum) MemberRemove(_ context.Context, by lease.Principal, name string) error {
+	q.changedBy(by)
 	if q.onRemove != nil {
 		return q.onRemove(name)
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -93,6 +94,11 @@ func TestEveryCallIsForwarded(t *testing.T) {
 	}
 	if got := last.Load(); got != lease.Principal(app) {
 		t.Errorf("decided for %q, want %q", got, app)
+	}
+	a.quorum.mu.Lock()
+	defer a.quorum.mu.Unlock()
+	if want := []lease.Principal{app, app}; !slices.Equal(a.quorum.changers, want) {
+		t.Errorf("the membership is changed by %q, want %q", a.quorum.changers, want)
 	}
 }
 
@@ -430,7 +436,7 @@ type memberFake struct {
 	add func() error
 }
 
-func (q *memberFake) MemberAdd(context.Context, string, string) (uint64, map[string]string, error) {
+func (q *memberFake) MemberAdd(context.Context, lease.Principal, string, string) (uint64, map[string]string, error) {
 	return 1, nil, q.add()
 }
 

@@ -55,9 +55,10 @@ type Quorum interface {
 	// Nodes lists every node that has announced itself.
 	Nodes() []quorum.Node
 	Status() quorum.Status
-	// MemberAdd answers the new member's id and the whole membership by name (name to peer URL).
-	MemberAdd(ctx context.Context, name, peerURL string) (id uint64, members map[string]string, err error)
-	MemberRemove(ctx context.Context, name string) error
+	// MemberAdd and MemberRemove are told who asks, for the audit log. MemberAdd answers the new member's id and the whole
+	// membership by name (name to peer URL).
+	MemberAdd(ctx context.Context, by lease.Principal, name, peerURL string) (id uint64, members map[string]string, err error)
+	MemberRemove(ctx context.Context, by lease.Principal, name string) error
 	// MoveCoordinator hands over to the named node, or to any other one if to is empty, and answers its name.
 	MoveCoordinator(ctx context.Context, to string) (string, error)
 	Snapshot(ctx context.Context) (io.ReadCloser, error)

@@ -199,8 +199,12 @@ func checkPeerURL(field, raw string, listen bool) error {
 	return nil
 }
 
+func secure(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && u.Scheme == "https"
+}
+
 func (c Config) checkTLS() error {
-	secure := func(raw string) bool { u, err := url.Parse(raw); return err == nil && u.Scheme == "https" }
 	if c.PeerTLS == nil {
 		if !c.Insecure {
 			return invalid("peer.tls", "must be set (or peer.insecure, which lets anybody who reaches the port write)")

@@ -37,6 +37,21 @@ func (m *Member) Reachable(id uint64) bool {
 	return m.peers.connected(id)
 }
 
+// PeerURLProblem says what is wrong with the URL of a member to be, which has to be as those of the others are.
+func (m *Member) PeerURLProblem(peerURL string) string {
+	var problem *ConfigError
+	if err := checkPeerURL("peer_url", peerURL, false); errors.As(err, &problem) {
+		return problem.Reason
+	}
+	switch tls := m.cfg.PeerTLS != nil; {
+	case tls && !secure(peerURL):
+		return fmt.Sprintf("%q must begin with https:// with peer.tls", peerURL)
+	case !tls && secure(peerURL):
+		return fmt.Sprintf("%q must begin with http:// with peer.insecure", peerURL)
+	}
+	return ""
+}
+
 // AddMember adds a learner. Its id is random: etcd's own rule, a hash of address and time, would need the time.
 func (m *Member) AddMember(ctx context.Context, peerURL string) (uint64, error) {
 	if err := checkPeerURL("peer_url", peerURL, false); err != nil {

@@ -26,7 +26,9 @@ type Cluster struct {
 	Nodes []*Node
 	// Configure, if set, may change a node's configuration before it starts.
 	Configure func(*etcd.Config, *quorum.Config)
-	token     string
+	// Wrap, if set, stands between a node and its member.
+	Wrap  func(quorum.Member) quorum.Member
+	token string
 }
 
 // Node is one of them. Service and Member are nil while it is stopped.
@@ -170,7 +172,11 @@ func (n *Node) start() error {
 	if n.Member, err = etcd.Open(ctx, ec); err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	n.Service, err = quorum.Start(qc, n.Member)
+	member := quorum.Member(n.Member)
+	if n.cluster.Wrap != nil {
+		member = n.cluster.Wrap(member)
+	}
+	n.Service, err = quorum.Start(qc, member)
 	return err
 }
 
