@@ -32,7 +32,8 @@ var (
 // exchange is one admitted write on its way to the upstream and back. It is the transport of its own request.
 //
 // It settles once, that is, it tells the admission how the write ended. Finished needs all of: the request was handed over
-// completely, over one connection; the response was read to its end, and said itself where that is. Or: nothing was sent.
+// completely, over one connection; the response was read to its end, said itself where that is, and is not one of those by which
+// something in between tells that it does not know. Or: nothing was sent.
 // Everything else is Broken, and then the connection is closed before the admission is told, so that nothing of the write
 // leaves this process any more.
 type exchange struct {
@@ -57,8 +58,9 @@ type exchange struct {
 	upload   upload
 	download download
 
-	// framed says that the response tells itself where it ends. Only the goroutine of the handler uses it.
-	framed bool
+	// framed says that the response tells itself where it ends, and unknown that it may be that of something in between, which
+	// has given up on the storage. Only the goroutine of the handler uses them.
+	framed, unknown bool
 
 	mu       sync.Mutex
 	conn     *conn // guarded by mu; what the request is, or is about to be, sent over
@@ -299,6 +301,10 @@ func (d *detached) RoundTrip(r *http.Request) (*http.Response, error) {
 		e.passing.ModifyResponse = e.modify
 	}
 	e.framed = r.Method == http.MethodHead || resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		e.unknown = true
+	}
 	e.download = download{ReadCloser: resp.Body, e: e}
 	resp.Body = &e.download
 	return resp, nil
@@ -309,11 +315,12 @@ func (e *exchange) complete() {
 	e.mu.Lock()
 	resent := e.resent
 	e.mu.Unlock()
-	if e.framed && e.uploaded.Load() && !resent {
+	if e.framed && !e.unknown && e.uploaded.Load() && !resent {
 		e.settle(fence.Finished, outcomeFinished)
 		return
 	}
-	// The storage answered before it can have had everything, or perhaps died in the middle of the answer.
+	// The storage answered before it can have had everything, or perhaps died in the middle of the answer, or is at work behind
+	// something that did not wait for it.
 	e.breakOff()
 }
 

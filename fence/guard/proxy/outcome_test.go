@@ -52,6 +52,24 @@ func TestOutcomes(t *testing.T) {
 			s.say("HTTP/1.1 102 Processing\n\nHTTP/1.1 102 Processing\n\n" + ok + "Content-Length: 2\n\n" + body)
 		}, 200, "hi", fence.Finished},
 
+		// What stands before the storage may have given up on it, while it goes on.
+		{"bad gateway", "Content-Length: 2\n\nhi", func(s *stage) {
+			s.whole()
+			s.say("HTTP/1.1 502 Bad Gateway\nContent-Length: 4\n\ngone")
+		}, 502, "gone", fence.Broken},
+		{"service unavailable", "Content-Length: 2\n\nhi", func(s *stage) {
+			s.whole()
+			s.say("HTTP/1.1 503 Service Unavailable\nContent-Length: 4\n\nbusy")
+		}, 503, "busy", fence.Broken},
+		{"gateway timeout", "Content-Length: 2\n\nhi", func(s *stage) {
+			s.whole()
+			s.say("HTTP/1.1 504 Gateway Timeout\nContent-Length: 4\n\nlate")
+		}, 504, "late", fence.Broken},
+		{"failed in the storage", "Content-Length: 2\n\nhi", func(s *stage) {
+			s.whole()
+			s.say("HTTP/1.1 500 Internal Server Error\nContent-Length: 4\n\noops")
+		}, 500, "oops", fence.Finished},
+
 		{"closes without an answer", "Content-Length: 2\n\nhi", func(s *stage) { s.whole() }, 502, proxy.ReasonBroken, fence.Broken},
 		{"closes without an answer, no body", "\n", func(s *stage) { s.whole() }, 502, proxy.ReasonBroken, fence.Broken},
 		{"closes in the middle of the body", "Content-Length: 100\n\nhi", func(s *stage) {
