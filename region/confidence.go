@@ -253,7 +253,7 @@ func (x *Machine) trustAgents(m lease.Moment, g *group, c *checklist) {
 
 // trustApprovers: those who could sign now are enough for every rule of a promotion.
 func (x *Machine) trustApprovers(m lease.Moment, g *group, c *checklist) {
-	const fix = "change the approvers, with those who can sign still: writ approvers apply"
+	const fix = "change the approvers, with those who can sign still: writ approvers set"
 	set := x.judge()
 	usable := usableNow(m, x.approvers)
 	for _, mode := range []writv1.PromotionMode{writv1.PromotionMode_PROMOTION_MODE_SWITCHOVER, writv1.PromotionMode_PROMOTION_MODE_FAILOVER} {

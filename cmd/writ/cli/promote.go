@@ -123,7 +123,8 @@ func (a *app) abortCommand() *cobra.Command {
 		Use:   "abort ID",
 		Short: "Cancel a promotion that has not begun to fence, or roll it back",
 		Long: `Cancel a promotion that has not begun to fence; one that has is rolled back: the region that was primary gets a newer token and
-is asked to write again. Once the other one has been granted, a new plan is the way back.`,
+is asked to write again, also if the other one has been granted by then. Once the other one is being verified, a new plan is the
+way back.`,
 		Args: arguments("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := idOf(args[0])
