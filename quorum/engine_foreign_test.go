@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
+
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 )
 
@@ -115,5 +118,33 @@ func TestAnotherMemberThanTheRemovedOneIsMissing(t *testing.T) {
 	}
 	if got := e.foreign(id, 7); got == "" {
 		t.Error("n2 left without being removed, and the state is not foreign")
+	}
+}
+
+// membership is a member of which only the membership is asked.
+type membership struct{ Member }
+
+func (membership) Members() []MemberInfo { return nil }
+
+// What is committed while a new coordinator reads the state does not make the state look behind what its own witness, or that of
+// another node, notes of it in the meantime.
+func TestTheStoreMayMoveWhileTheStateIsRead(t *testing.T) {
+	id := &writv1.IdentityRecord{Cluster: "test", Incarnation: "i", Epoch: 1}
+	value, err := proto.Marshal(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Service{view: newView(nil, hclog.NewNullLogger()), member: membership{}}
+	s.view.reset([]Entry{{Key: KeyIdentity, Value: value, Revision: 10}}, 10)
+	state, err := s.view.snapshot().Loaded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.testify(&state, func() *writv1.WitnessRecord {
+		s.view.apply(Change{Revision: 11})
+		return &writv1.WitnessRecord{Node: "n1", Epoch: 1, Incarnation: "i", Revision: s.view.roster().revision}
+	})
+	if reason := foreignTo(state.Identity, state.Revision, state.Own); reason != "" || state.Own.Revision != 11 {
+		t.Errorf("%s; the witness is at %d", reason, state.Own.Revision)
 	}
 }

@@ -223,11 +223,18 @@ func (s *Service) load(attempt uint64, term Term) {
 	}
 	state, err := s.view.snapshot().Loaded()
 	state.Attempt, state.Err = attempt, err
-	// What the nodes have told since counts too: decoding everything takes a while.
-	r := s.view.roster()
-	state.Identity, state.Nodes, state.Members, state.Own = r.identity, sortedNodes(r.nodes), s.member.Members(), s.witnessed()
+	s.testify(&state, s.witnessed)
 	if err != nil {
 		s.logger.Error("the state is unreadable", "error", err)
 	}
 	s.step(state)
+}
+
+// testify adds what the state is held against. What the nodes have told since it was read counts too, for decoding everything takes a
+// while; so what this node remembers, which notes how far the view has come, is asked for before the view is, and the state is as
+// far as the view: nothing that this history has committed meanwhile makes it look like a foreign one.
+func (s *Service) testify(state *Loaded, witnessed func() *writv1.WitnessRecord) {
+	state.Own = witnessed()
+	r := s.view.roster()
+	state.Identity, state.Nodes, state.Members, state.Revision = r.identity, sortedNodes(r.nodes), s.member.Members(), r.revision
 }
