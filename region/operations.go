@@ -23,7 +23,8 @@ import (
 const (
 	// keptOperations is how many operations of a group are kept that have ended.
 	keptOperations = 200
-	// maxPending bounds the operations of a group that wait for signatures.
+	// maxPending bounds the operations of a group and of one kind that wait for signatures: changes that nobody signs must not be
+	// in the way of a promotion, nor of what it waits for.
 	maxPending = 64
 	// maxApprovals bounds the signatures of one operation, with those that were withdrawn.
 	maxApprovals = 64
@@ -73,12 +74,12 @@ func (x *Machine) newOperation(m lease.Moment, p proposal) (*writv1.Operation, *
 	pending := 0
 	//writ:unordered it counts
 	for _, op := range x.pending {
-		if op.Group == name {
+		if op.Group == name && op.Kind == p.kind {
 			pending++
 		}
 	}
 	if pending >= maxPending {
-		return nil, lease.Errorf(lease.ReasonLimit, "%d operations wait for signatures already; execute them, or let them expire", pending)
+		return nil, lease.Errorf(lease.ReasonLimit, "%d operations of the kind %s wait for signatures already; execute them, or let them expire", pending, documentKind(p.kind))
 	}
 	longest := approval.Validity(x.orOwn(p.rule))
 	if p.validFor < 0 || p.validFor > longest {
@@ -171,12 +172,14 @@ func (x *Machine) document(p proposal, id, name string, created, expires time.Ti
 	return document, nil
 }
 
-// forgetOperations drops the oldest of a group that have ended.
+// forgetOperations drops the oldest of a group that have ended. Names of which there is no group share what is kept: there is no
+// end to them.
 func (x *Machine) forgetOperations(name string) {
+	nameless := func(name string) bool { return name != "" && x.groups[name] == nil }
 	var ended []*writv1.Operation
 	//writ:unordered sorted below
 	for _, op := range x.operations {
-		if op.Group != name || op.State == writv1.OperationState_OPERATION_STATE_PENDING {
+		if op.Group != name && !(nameless(name) && nameless(op.Group)) || op.State == writv1.OperationState_OPERATION_STATE_PENDING {
 			continue
 		}
 		if p := x.promotions[cmp.Or(op.Promotion, op.Id)]; p != nil && (p.rec.Id == op.Id || !PromotionEnded(p.rec.State)) {

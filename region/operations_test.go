@@ -323,6 +323,49 @@ func TestEndedOperationsAreForgotten(t *testing.T) {
 	}
 }
 
+// Changes that nobody signs are not in the way of a failover, nor of what it asks for.
+func TestPendingChangesLeaveRoomForAFailover(t *testing.T) {
+	w := newOrders(t, nil)
+	for i := range maxPending + 1 {
+		_, err := w.ask("ci", &writv1.RemoveGroupRequest{Name: "orders", Reason: fmt.Sprint(i)})
+		if (err == nil) != (i < maxPending) || err != nil && err.Reason != lease.ReasonLimit {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	w.agents["eu"].dead, w.deafGuards["guard-eu"] = true, true
+	w.pass(10 * time.Second)
+	id := w.begun(modeFailover, "us", &writv1.Loss{Bytes: proto.Uint64(0)})
+	w.pass(15 * time.Second)
+	if w.state(id) != tail {
+		t.Fatal(w.tell())
+	}
+	if list := w.must("ops", &writv1.ListOperationsRequest{Group: "orders", Open: true, Limit: 1}).(*writv1.ListOperationsResponse).Operations; list[0].Kind != writv1.OperationKind_OPERATION_KIND_TAIL {
+		t.Errorf("asked for last: %v", list)
+	}
+}
+
+// Groups that nobody agreed to leave no more behind than one that is there, whatever they were called.
+func TestOperationsOfNoGroupAreForgotten(t *testing.T) {
+	w := newBills(t)
+	spec := plainSpec()
+	spec.Approvals = &writv1.GroupApprovals{Switchover: &writv1.ApprovalRule{None: true}}
+	propose := func(i int) {
+		spec.Name = fmt.Sprintf("never-%d", i)
+		if w.must("ops", &writv1.ApplyGroupRequest{Spec: spec}).(*writv1.ApplyGroupResponse).Operation == nil {
+			t.Fatal("nobody has to agree")
+		}
+	}
+	for i := range keptOperations + 20 {
+		propose(i)
+	}
+	w.now = w.now.Add(time.Hour + time.Minute)
+	w.settle()
+	propose(keptOperations + 20)
+	if len(w.operations) != keptOperations+1 {
+		t.Errorf("%d operations are kept", len(w.operations))
+	}
+}
+
 func TestAPlanMayNotOutliveItsRule(t *testing.T) {
 	w := newOrders(t, func(s *writv1.GroupSpec) {
 		s.Approvals.Failover = &writv1.ApprovalRule{People: 2, ValidFor: durationpb.New(10 * time.Minute)}
