@@ -135,7 +135,7 @@ func TestGetFallsBackToOneNode(t *testing.T) {
 		l.Remaining, l.Waiters = nil, 0
 		return &writv1.GetResponse{Lease: l}, nil
 	})
-	r := writ(t, "lease", "get", "billing/nightly", "--timeout", "300ms")
+	r := writ(t, "lease", "get", "billing/nightly", "--timeout", "8s")
 	if r.code != 0 || strings.Contains(r.stdout, "remaining") || !strings.HasPrefix(r.stderr, "writ: no coordinator answers, so this is what one node has seen") {
 		t.Errorf("got %+v", r)
 	}
@@ -282,7 +282,7 @@ func TestHoldReleasesAtTheEnd(t *testing.T) {
 		<-renewed
 		cancel()
 	}()
-	r := writWith(ctx, t, "lease", "acquire", "jobs/a", "--hold", "--ttl", "600ms")
+	r := writWith(ctx, t, "lease", "acquire", "jobs/a", "--hold", "--ttl", "3s")
 	if r.code != 0 || r.stderr != "writ: holding jobs/a until Ctrl-C\n" || !strings.Contains(r.stdout, "281474976710657 (1.1)") {
 		t.Errorf("got %+v", r)
 	}
@@ -353,7 +353,7 @@ func TestHoldEndsWithTheLease(t *testing.T) {
 		quorum.End("jobs/a", lease.EndForced)
 		return next()
 	})
-	if r := writ(t, "lease", "acquire", "jobs/a", "--hold", "--ttl", "600ms"); r.code != 7 || !strings.Contains(r.stderr, "the server ended it") {
+	if r := writ(t, "lease", "acquire", "jobs/a", "--hold", "--ttl", "3s"); r.code != 7 || !strings.Contains(r.stderr, "the server ended it") {
 		t.Errorf("got %+v", r)
 	}
 }

@@ -344,7 +344,7 @@ func TestRunKillsWhenTheLeaseIsTakenAway(t *testing.T) {
 func TestRunKillsWhenItWakes(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	p := s.run(t, proctest.Actor{Ignore: term}, "--ttl", "2s")
+	p := s.run(t, proctest.Actor{Ignore: term}, "--ttl", lostTTL.String())
 	s.line.Expect(t, "ready")
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

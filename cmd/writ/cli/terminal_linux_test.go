@@ -167,7 +167,7 @@ func TestRunIsAJobUnderALease(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	d := s.atDesk(t, proctest.Actor{Name: "command", Catch: []syscall.Signal{syscall.SIGCONT}},
-		`set -m; "$0" run jobs/a --ttl 1s -- "$0"; echo "shell goes on"; read line; fg; echo "code $?"`)
+		`set -m; "$0" run jobs/a --ttl `+lostTTL.String()+` -- "$0"; echo "shell goes on"; read line; fg; echo "code $?"`)
 	s.line.Expect(t, "ready")
 	d.hit(t, keySuspend)
 	d.expect(t, "shell goes on")

@@ -70,12 +70,12 @@ func TestMutualTLS(t *testing.T) {
 	answers(node, "Get", &writv1.GetResponse{Lease: freeLease()})
 	t.Setenv("WRIT_ENDPOINTS", listen(t, node))
 	for name, c := range map[string]struct {
-		flags []string
+		flags []string // the last of two counts
 		code  int
 		want  string // in what is said on standard error
 	}{
-		"trusted":              {[]string{"--ca", cert, "--cert", cert, "--key", key}, 0, ""},
-		"an unknown node":      {[]string{"--ca", otherCert, "--cert", cert, "--key", key}, 5, "certificate signed by unknown authority"},
+		"trusted":              {[]string{"--ca", cert, "--cert", cert, "--key", key, "--timeout", "1m"}, 0, ""},
+		"an unknown node":      {[]string{"--ca", otherCert, "--cert", cert, "--key", key, "--timeout", "4s"}, 5, "certificate signed by unknown authority"},
 		"an unknown client":    {[]string{"--ca", cert, "--cert", otherCert, "--key", otherKey}, 5, "no node could answer within"},
 		"nobody":               {[]string{"--ca", cert}, 5, "no node could answer within"},
 		"plain text":           {[]string{"--insecure"}, 5, "no node could answer within"},
