@@ -18,7 +18,7 @@ import (
 func record(t *testing.T, c *quorumtest.Cluster, n int) {
 	t.Helper()
 	for i := range n {
-		g := acquire(t, c, lease.Resource(fmt.Sprintf("forced/%d-%d", time.Now().UnixNano(), i)), time.Second)
+		g := acquire(t, c, lease.Resource(fmt.Sprintf("forced/%d-%d", time.Now().UnixNano(), i)), 30*time.Second)
 		err := c.Do(func(s *quorum.Service) error {
 			_, err := s.ForceRelease(t.Context(), lease.ForceRelease{
 				Caller: lease.Caller{Principal: "root"}, Ref: lease.Ref{Resource: g.Resource, Token: g.Token}, Reason: "drill",

@@ -49,7 +49,7 @@ func TestTokensRiseOverTakeoverAndFullRestart(t *testing.T) {
 	last := fence.Token(0)
 	next := func(when string) {
 		t.Helper()
-		g := acquire(t, c, "a", time.Second)
+		g := acquire(t, c, "a", 10*time.Second)
 		if g.Token <= last {
 			t.Fatalf("%s: token %v does not exceed %v", when, g.Token, last)
 		}
@@ -301,7 +301,7 @@ func renew(t *testing.T, c *quorumtest.Cluster, g *lease.Grant) {
 func TestMembersComeAndGo(t *testing.T) {
 	c := quorumtest.Start(t, 3)
 	kept := acquire(t, c, "kept", time.Minute)
-	before := acquire(t, c, "a", time.Second)
+	before := acquire(t, c, "a", 10*time.Second)
 	release(t, c, before)
 	added := c.Add("n4")
 	err := c.Do(func(s *quorum.Service) error {
@@ -326,7 +326,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	renew(t, c, kept)
 	c.Coordinator().Stop()
 	renew(t, c, kept)
-	after := acquire(t, c, "a", time.Second)
+	after := acquire(t, c, "a", 10*time.Second)
 	if after.Token <= before.Token || after.Token.Epoch() != before.Token.Epoch() {
 		t.Fatalf("token %v after %v: our own changes of membership are not foreign", after.Token, before.Token)
 	}
@@ -368,7 +368,7 @@ func TestTheSoftQuotaRefusesNewResourcesOnly(t *testing.T) {
 
 func TestAForceReleaseIsAudited(t *testing.T) {
 	c := quorumtest.Start(t, 1)
-	g := acquire(t, c, "forced", 500*time.Millisecond)
+	g := acquire(t, c, "forced", 3*time.Second)
 	ref := lease.Ref{Resource: "forced", Token: g.Token}
 	force := lease.ForceRelease{Caller: lease.Caller{Principal: "root"}, Ref: ref, Reason: "drill"}
 	if _, err := c.Nodes[0].Service.ForceRelease(t.Context(), force); err != nil {

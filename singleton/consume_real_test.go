@@ -14,7 +14,7 @@ import (
 
 // Three members divide the work over a real quorum; one dies, and what it held goes to the others, and nothing else moves.
 func TestConsumeOverARealQuorum(t *testing.T) {
-	const partitions, ttl = 30, 3 * time.Second
+	const partitions, ttl = 30, 10 * time.Second
 	endpoints := realQuorum(t)
 	var mu sync.Mutex
 	holders := make(map[int]string) // by partition, who began it last

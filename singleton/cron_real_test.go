@@ -11,6 +11,7 @@ import (
 	"github.com/writ-io/writ/cmd/writ/node"
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/quorum/quorumtest/freeport"
+	"github.com/writ-io/writ/quorum/quorumtest/pace"
 	"github.com/writ-io/writ/singleton"
 )
 
@@ -34,7 +35,7 @@ func realQuorum(t *testing.T) []string {
 			Name: name, Region: "r-" + name, Cluster: "test", DataDir: filepath.Join(dir, name), Insecure: true, PolicyFile: policy,
 			API: node.Address{Listen: freeport.Address(t)}, HTTP: node.Address{Listen: freeport.Address(t)},
 			Peer: node.Address{Listen: peer[len("http://"):]}, Bootstrap: node.Bootstrap{Members: members},
-			Heartbeat: 20 * time.Millisecond, Election: 400 * time.Millisecond,
+			Heartbeat: pace.Heartbeat, Election: pace.Election,
 		}
 		endpoints = append(endpoints, cfg.API.Listen)
 		go func() {
@@ -59,7 +60,7 @@ func realQuorum(t *testing.T) []string {
 
 // On a real quorum, a slot whose holder dies runs again elsewhere, under the same id, once the lease has run out.
 func TestCronFailsOverOnARealQuorum(t *testing.T) {
-	const ttl = 2 * time.Second
+	const ttl = 10 * time.Second
 	endpoints := realQuorum(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

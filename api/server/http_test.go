@@ -327,12 +327,13 @@ func TestMetrics(t *testing.T) {
 
 // A stream on which nothing happens for longer than a write may take stays open; a reader that is asleep does not.
 func TestPacedWriter(t *testing.T) {
-	const timeout = 20 * time.Millisecond
+	const short = 20 * time.Millisecond // for the reader that is asleep: what must arrive may take longer
+	const timeout = 500 * time.Millisecond
 	asleep := make(chan error, 1)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		paced := newPacedWriter(w, timeout)
-		defer paced.finish()
 		if r.URL.Path == "/asleep" {
+			paced := newPacedWriter(w, short)
+			defer paced.finish()
 			for {
 				if _, err := paced.Write(make([]byte, 1<<20)); err != nil {
 					asleep <- err
@@ -340,6 +341,8 @@ func TestPacedWriter(t *testing.T) {
 				}
 			}
 		}
+		paced := newPacedWriter(w, timeout)
+		defer paced.finish()
 		controller := http.NewResponseController(paced)
 		for range 2 {
 			if _, err := io.WriteString(paced, "x"); err != nil {
@@ -348,7 +351,7 @@ func TestPacedWriter(t *testing.T) {
 			if err := controller.Flush(); err != nil {
 				t.Error(err)
 			}
-			<-time.After(5 * timeout)
+			<-time.After(2 * timeout)
 		}
 	}))
 	server.EnableHTTP2 = true

@@ -167,7 +167,7 @@ func (n *Node) start() error {
 	if n.cluster.Configure != nil {
 		n.cluster.Configure(&ec, &qc)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Patience)
 	defer cancel()
 	if n.Member, err = etcd.Open(ctx, ec); err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
@@ -197,7 +197,7 @@ func (n *Node) Stop() {
 // Coordinator waits for the node that decides.
 func (c *Cluster) Coordinator() *Node {
 	c.tb.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(pace.Patience)
 	for time.Now().Before(deadline) {
 		var changed <-chan struct{}
 		for _, n := range c.Nodes {
@@ -221,17 +221,17 @@ func (c *Cluster) Coordinator() *Node {
 			c.tb.Logf("%s: %+v", n.Name, n.Service.Status())
 		}
 	}
-	c.tb.Fatal("no coordinator within 30 s")
+	c.tb.Fatalf("no coordinator within %v", pace.Patience)
 	return nil
 }
 
 // Await waits until ok says so, looking again whenever something may have changed.
 func (c *Cluster) Await(what string, ok func() bool) {
 	c.tb.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(pace.Patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			c.tb.Fatalf("not within 30 s: %s", what)
+			c.tb.Fatalf("not within %v: %s", pace.Patience, what)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
