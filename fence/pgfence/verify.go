@@ -10,7 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Check says what to look at. The tables that are protected are always looked at, with their partitions.
+// Check says what to look at. The tables that are protected are always looked at, with their partitions. Other tables of the
+// schemas that hold them are listed as weak if they have no fence: they may need none.
 type Check struct {
 	// Schema is where the fence is; empty: [DefaultSchema].
 	Schema string
@@ -249,7 +250,36 @@ func (v *verifying) checkTables(ctx context.Context) error {
 		}
 		v.report.Tables = append(v.report.Tables, state)
 	}
+	return v.checkNeighbours(ctx, expected)
+}
+
+// checkNeighbours looks for tables that somebody may have forgotten to protect: they are in a schema with those that are, and
+// belong to no extension.
+func (v *verifying) checkNeighbours(ctx context.Context, expected []relation) error {
+	var schemas []string
+	var known []uint32
+	for _, r := range expected {
+		known = append(known, r.oid)
+		if _, protected := v.triggers[r.oid]; protected && !slices.Contains(schemas, r.schema) {
+			schemas = append(schemas, r.schema)
+		}
+	}
+	neighbours, err := relations(ctx, v.tx, `WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p', 'f') AND n.nspname <> $2 AND c.oid <> ALL ($3)
+		AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`, schemas, v.Schema, known)
+	if err != nil {
+		return err
+	}
+	for _, r := range neighbours {
+		v.find(Weak, r.String(), "has no fence, and other tables of its schema have one", howToProtect(r)+", unless it may be written without")
+	}
 	return nil
+}
+
+func howToProtect(r relation) string {
+	if r.kind == "f" {
+		return "protect it in the database that it comes from"
+	}
+	return "run writ-guard sql install --resource NAME --table " + strings.Join([]string{r.schema, r.name}, ".")
 }
 
 // expected are the tables that should be protected: those that are or were asked for, what is above and below them.
@@ -291,11 +321,7 @@ func (v *verifying) checkTable(ctx context.Context, r relation) (TableState, err
 	state := TableState{Table: r.String()}
 	t, there := v.triggers[r.oid]
 	if !there {
-		fix := "run writ-guard sql install --resource NAME --table " + strings.Join([]string{r.schema, r.name}, ".")
-		if r.kind == "f" {
-			fix = "protect it in the database that it comes from"
-		}
-		v.find(Unprotected, state.Table, "has no fence", fix)
+		v.find(Unprotected, state.Table, "has no fence", howToProtect(r))
 		return state, nil
 	}
 	state.Resource = t.resource()

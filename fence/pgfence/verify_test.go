@@ -89,6 +89,19 @@ func TestVerifyFinds(t *testing.T) {
 	}
 }
 
+// A table that was made beside protected ones, and forgotten, is told of without being asked about. It may need no fence.
+func TestVerifyFindsNeighbours(t *testing.T) {
+	f := setUp(t)
+	f.exec("CREATE TABLE refunds (id int); CREATE SCHEMA aside; CREATE TABLE aside.notes (id int)")
+	report := verify(f, pgfence.Check{})
+	if !finds(report, pgfence.Weak, `"public"."refunds"`, "no fence") || len(report.Findings) != 1 || !report.Protected() {
+		t.Errorf("%+v", report)
+	}
+	if len(report.Tables) != 1 {
+		t.Errorf("looked at %+v", report.Tables)
+	}
+}
+
 // A superuser, or the owner of a table, can take the protection away. That cannot be prevented from inside of the
 // database; verify finds it.
 func TestSuperusersCanDisableIt(t *testing.T) {

@@ -99,8 +99,8 @@ func (a *app) verify() *cobra.Command {
 		Short: "Look for writes that the fence does not stop",
 		Long: `Look for writes that the fence does not stop, and try some under an old token in a transaction that is rolled back.
 
-Tables that are protected are always looked at, with their partitions, children and parents. The exit code is 2 if
-something is unprotected.`,
+Tables that are protected are always looked at, with their partitions, children and parents. Other tables of their schemas
+that have no fence are listed as weak, for they may need none. The exit code is 2 if something is unprotected.`,
 	}
 	cmd.Flags().StringArrayVar(&what.Tables, "table", nil, "a `table` that should be protected; may be repeated")
 	cmd.Flags().StringArrayVar(&what.InSchemas, "in-schema", nil, "a `schema` of which all tables should be protected; may be repeated")
