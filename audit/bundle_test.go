@@ -209,11 +209,12 @@ func (s *story) agree(id, name, more string) string {
 }
 
 const (
-	freeSwitchover = `"approvals":{"switchover":{"none":true}}`
-	freeFailover   = `"approvals":{"failover":{"none":true}}`
-	euToUs         = `"automatic":[{"from":"eu","to":"us"}]`
-	failover       = `{"automatic":false,"from":"eu","mode":"failover","to":"us"}`
-	onEvidence     = `{"automatic":true,"from":"eu","mode":"failover","to":"us"}`
+	freeSwitchover  = `"approvals":{"switchover":{"none":true}}`
+	failoverByThree = `"approvals":{"failover":{"people":3}}`
+	freeFailover    = `"approvals":{"failover":{"none":true}}`
+	euToUs          = `"automatic":[{"from":"eu","to":"us"}]`
+	failover        = `{"automatic":false,"from":"eu","mode":"failover","to":"us"}`
+	onEvidence      = `{"automatic":true,"from":"eu","mode":"failover","to":"us"}`
 )
 
 func (s *story) proposeOnEvidence(id string) {
@@ -465,6 +466,20 @@ func TestWhatMustNotHaveHappenedIsFound(t *testing.T) {
 			s.proposeAs("p-1.2", approval.KindSettlement, json.RawMessage(`{"mode":"switchover"}`))
 			return s.executeBy("p-1.2", `{"none":true}`)
 		}, "another rule"},
+		"a loosened rule, by the one for changes": {func(s *story) uint64 {
+			s.group("p", failoverByThree, "")
+			s.proposeAs("p-1.1", approval.KindGroupChange, json.RawMessage(`{"action":"apply","spec":`+specOf("p", "")+`}`))
+			s.approve("p-1.1", "ann")
+			s.approve("p-1.1", "bob")
+			return s.execute("p-1.1")
+		}, "another rule"},
+		"a removal, by the rule for changes": {func(s *story) uint64 {
+			s.group("p", failoverByThree, "")
+			s.proposeAs("p-1.1", approval.KindGroupChange, json.RawMessage(`{"action":"remove"}`))
+			s.approve("p-1.1", "ann")
+			s.approve("p-1.1", "bob")
+			return s.execute("p-1.1")
+		}, "another rule"},
 		"a guard given up by nobody": {func(s *story) uint64 {
 			s.proposeAs("-1.1", approval.KindAttestation, json.RawMessage(`{"guard":"g1"}`))
 			return s.executeBy("-1.1", `{"none":true}`)
@@ -516,7 +531,13 @@ func TestWhatNeedsNobodyVerifies(t *testing.T) {
 	s.group("p-drill", `"drill_of":"p","resource":"drill/p",`+freeFailover, "")
 	s.proposeAs("p-drill-1.1", approval.KindPromotion, json.RawMessage(failover))
 	s.executeBy("p-drill-1.1", `{"none":true}`)
-	s.group("p", "", "") // to ask for more needs nobody
+	s.group("p", failoverByThree, "") // to ask for more needs nobody
+	s.proposeAs("p-1.5", approval.KindGroupChange, json.RawMessage(`{"action":"apply","spec":`+specOf("p", "")+`}`))
+	for _, name := range []string{"ann", "bob", "cy"} {
+		s.approve("p-1.5", name)
+	}
+	s.executeBy("p-1.5", `{"people":3,"valid_for":"3600s"}`)
+	s.group("p", "", "p-1.5")
 	s.proposeAs("p-1.4", approval.KindGroupChange, json.RawMessage(`{"action":"remove"}`))
 	s.approve("p-1.4", "ann")
 	s.approve("p-1.4", "bob")

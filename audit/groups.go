@@ -21,10 +21,13 @@ const (
 	drillPrefix = "drill/"
 	// quorumActor proposes what is done on evidence.
 	quorumActor = "quorum"
+	// removeAction is what the document of a group's removal says that it does.
+	removeAction = "remove"
 )
 
 // intent is what the body of a document says of what it asks signatures for.
 type intent struct {
+	Action    string          `json:"action"`
 	From      string          `json:"from"`
 	To        string          `json:"to"`
 	Mode      string          `json:"mode"`
@@ -147,6 +150,8 @@ func (l *ledger) ruled(p *proposal) (*writv1.ApprovalRule, error) {
 		return nil, nil
 	case spec == nil:
 		return own, nil
+	case p.parsed.Kind == approval.KindGroupChange:
+		return l.ruledChange(p, spec)
 	case p.parsed.Kind != approval.KindPromotion:
 		return ruleOr(spec.GetApprovals().GetChange(), own), nil
 	}
@@ -162,6 +167,41 @@ func (l *ledger) ruled(p *proposal) (*writv1.ApprovalRule, error) {
 	default: // that a primary is named after a recovery is a failover too
 		return ruleOr(spec.GetApprovals().GetFailover(), own), nil
 	}
+}
+
+// ruledChange is the rule of a change of a group: the one for changes, and each that the change loosens.
+func (l *ledger) ruledChange(p *proposal, old *writv1.GroupSpec) (*writv1.ApprovalRule, error) {
+	own := l.raw.GetRule()
+	change := ruleOr(old.GetApprovals().GetChange(), own)
+	if old.DrillOf != "" {
+		return change, nil
+	}
+	said, err := p.intent()
+	if err != nil {
+		return nil, err
+	}
+	spec := &writv1.GroupSpec{}
+	if said.Action != removeAction {
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(said.Spec, spec); err != nil {
+			return nil, fmt.Errorf("the spec in the document of operation %q cannot be read: %w", p.parsed.ID, err)
+		}
+	}
+	before, after := old.GetApprovals(), spec.GetApprovals()
+	var loosened []*writv1.ApprovalRule
+	if slices.ContainsFunc(spec.Automatic, func(d *writv1.Direction) bool {
+		return !slices.ContainsFunc(old.Automatic, func(o *writv1.Direction) bool { return proto.Equal(o, d) })
+	}) {
+		loosened = append(loosened, ruleOr(before.GetFailover(), own))
+	}
+	for _, rules := range [][2]*writv1.ApprovalRule{
+		{before.GetSwitchover(), after.GetSwitchover()}, {before.GetFailover(), after.GetFailover()},
+		{before.GetFailback(), after.GetFailback()}, {before.GetChange(), after.GetChange()},
+	} {
+		if was := ruleOr(rules[0], own); said.Action == removeAction || len(approval.Loosens(was, ruleOr(rules[1], own))) > 0 {
+			loosened = append(loosened, was)
+		}
+	}
+	return approval.ForLoosening(change, loosened), nil
 }
 
 // onEvidence says why an operation cannot have been executed without anybody's signature, on evidence. unchecked says what

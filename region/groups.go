@@ -61,7 +61,7 @@ func (x *Machine) applySpec(m lease.Moment, caller lease.Caller, ask *writv1.App
 		c = compareNew(spec, rule)
 	} else {
 		c = compareSpecs(g.rec.Spec, spec, rule)
-		rule = x.ruleForChange(g)
+		rule = x.ruleForLoosening(g, c.loosened)
 	}
 	answer := &writv1.ApplyGroupResponse{Changes: c.all}
 	switch {
@@ -181,16 +181,21 @@ func (x *Machine) proposeGroup(m lease.Moment, caller lease.Caller, g *group, na
 	})
 }
 
-// carryOutGroup does what a signed change says, if the group is still as the change expects.
-func (x *Machine) carryOutGroup(m lease.Moment, op *writv1.Operation, actor string) *lease.Error {
-	var body groupBody
-	spec := &writv1.GroupSpec{}
-	err := readBody(op, &body, func() error {
+// readChange takes a change of a group from what was signed. The spec is empty if the group is to be removed.
+func readChange(op *writv1.Operation) (body groupBody, spec *writv1.GroupSpec, err *lease.Error) {
+	spec = &writv1.GroupSpec{}
+	err = readBody(op, &body, func() error {
 		if body.Action == removeAction {
 			return nil
 		}
 		return approval.ReadMessage(body.Spec, spec)
 	})
+	return body, spec, err
+}
+
+// carryOutGroup does what a signed change says, if the group is still as the change expects.
+func (x *Machine) carryOutGroup(m lease.Moment, op *writv1.Operation, actor string) *lease.Error {
+	body, spec, err := readChange(op)
 	if err != nil {
 		return err
 	}
@@ -277,7 +282,7 @@ func (x *Machine) removeNamed(m lease.Moment, caller lease.Caller, ask *writv1.R
 	if err := x.mayRemove(g); err != nil {
 		return nil, err
 	}
-	if rule := x.ruleForChange(g); rule.GetNone() {
+	if rule := x.ruleForRemoval(g); rule.GetNone() {
 		x.remove(m, g, string(caller.Principal), ask.Reason, "")
 	} else {
 		op, err := x.proposeGroup(m, caller, g, g.name, rule, groupBody{Action: removeAction, Replaces: g.rec.Version, Changes: answer.Changes, Reason: ask.Reason})

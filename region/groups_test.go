@@ -369,6 +369,55 @@ func TestChangesThatNobodyCanAgreeOn(t *testing.T) {
 	refused(t, w, &writv1.RemoveGroupRequest{Name: "nothing"}, lease.ReasonNotFound, "there is no group", "group.refuse")
 }
 
+// Who could not satisfy a rule cannot do away with it either: not by a change, nor with the whole group.
+func TestALoosenedRuleHasToBeSatisfiedItself(t *testing.T) {
+	strict := &writv1.ApprovalRule{People: 3, Roles: []*writv1.RoleCount{{Role: "dba", People: 2}}, ValidFor: durationpb.New(10 * time.Minute)}
+	for name, ask := range map[string]func(spec *writv1.GroupSpec) proto.Message{
+		"the rule is gone": func(s *writv1.GroupSpec) proto.Message {
+			s.Approvals.Failover = nil
+			return &writv1.ApplyGroupRequest{Spec: s}
+		},
+		"the rule asks for less": func(s *writv1.GroupSpec) proto.Message {
+			s.Approvals.Failover.People = 2
+			return &writv1.ApplyGroupRequest{Spec: s}
+		},
+		"the group is gone": func(s *writv1.GroupSpec) proto.Message { return &writv1.RemoveGroupRequest{Name: s.Name} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.config.Approvers = threePeople()
+			w.load()
+			spec := plainSpec()
+			spec.Approvals = &writv1.GroupApprovals{Failover: strict, Change: &writv1.ApprovalRule{People: 2, Roles: []*writv1.RoleCount{{Role: "sre", People: 1}}}}
+			w.must("ops", &writv1.ApplyGroupRequest{Spec: spec})
+			w.settle()
+			op := w.must("ops", ask(proto.CloneOf(w.groups["bills"].Spec))).(*writv1.ApplyGroupResponse).Operation
+			want := &writv1.ApprovalRule{People: 3, Roles: []*writv1.RoleCount{{Role: "dba", People: 2}, {Role: "sre", People: 1}}, ValidFor: strict.ValidFor}
+			if !proto.Equal(op.GetRule(), want) || op.ExpiresAt.AsTime().Sub(op.CreatedAt.AsTime()) != 10*time.Minute {
+				t.Errorf("it is proposed as %v", op)
+			}
+			if err := signBoth(t, w, op, annKey, bobKey); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, w, &writv1.ExecuteOperationRequest{Id: op.Id}, lease.ReasonPending, "1 more person with role dba", "operation.refuse")
+			if err := signBoth(t, w, op, cydKey); err != nil {
+				t.Fatal(err)
+			}
+			w.must("ops", &writv1.ExecuteOperationRequest{Id: op.Id})
+			w.settle()
+			if g := w.groups["bills"]; g.GetVersion() == 1 && g.GetSpec().GetApprovals().GetFailover() != nil {
+				t.Errorf("it is still %v", g)
+			}
+		})
+	}
+	// Where it becomes automatic nobody signs a failover any more.
+	from, to := strictSpec(t), strictSpec(t)
+	to.Automatic = append(to.Automatic, &writv1.Direction{From: "eu", To: "ap"})
+	if c := compareSpecs(from, to, &writv1.ApprovalRule{People: 2}); len(c.loosened) != 1 || !proto.Equal(c.loosened[0], from.Approvals.Failover) {
+		t.Errorf("an automatic direction loosens %v", c.loosened)
+	}
+}
+
 func TestAWeakerRuleThanTheApproversOwnNeedsThem(t *testing.T) {
 	w := newBills(t)
 	s := plainSpec()

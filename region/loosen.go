@@ -19,6 +19,8 @@ type changes struct {
 	all []string
 	// loosens: one of them weakens a rule that keeps a promotion safe, so that people have to agree.
 	loosens bool
+	// loosened are the rules of the group that ask for less afterwards, as they were; nil: the approvers' own.
+	loosened []*writv1.ApprovalRule
 }
 
 func (c *changes) neutral(format string, args ...any) {
@@ -189,6 +191,7 @@ func (c *changes) directions(from, to *writv1.GroupSpec) {
 	for _, d := range to.Automatic {
 		if !hasDirection(from, d) {
 			c.loose("from %s to %s is automatic", d.From, d.To)
+			c.loosened = append(c.loosened, from.GetApprovals().GetFailover()) // that nobody signs any more
 		}
 	}
 	for _, d := range from.Automatic {
@@ -246,7 +249,9 @@ func (c *changes) rules(from, to *writv1.GroupSpec, own *writv1.ApprovalRule) {
 		}
 		if len(looser) == 0 {
 			c.neutral("%s: asks for no less than before", r.field)
+			continue
 		}
+		c.loosened = append(c.loosened, before[i].rule)
 	}
 }
 

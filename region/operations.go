@@ -256,9 +256,48 @@ func (x *Machine) ruleFor(g *group, mode writv1.PromotionMode) *writv1.ApprovalR
 	}
 }
 
-// ruleForChange is who has to sign changes, losses, settlements and attestations; nil: as the approvers' own rule says.
+// ruleForChange is who has to sign changes (see ruleForLoosening), losses, settlements and attestations; nil: as the approvers' own rule says.
 func (x *Machine) ruleForChange(g *group) *writv1.ApprovalRule {
 	return g.rec.Spec.Approvals.GetChange()
+}
+
+// ruleForLoosening is who has to sign a change that loosens rules of a group: whoever satisfies it satisfies the rule for changes,
+// and each of those that are loosened. Otherwise those whom a rule does not trust could do away with it. The rules of a drill keep
+// nothing real safe.
+func (x *Machine) ruleForLoosening(g *group, loosened []*writv1.ApprovalRule) *writv1.ApprovalRule {
+	if g.rec.Spec.DrillOf != "" {
+		return x.ruleForChange(g)
+	}
+	all := make([]*writv1.ApprovalRule, 0, len(loosened))
+	for _, rule := range loosened {
+		all = append(all, x.orOwn(rule))
+	}
+	change := x.orOwn(x.ruleForChange(g))
+	if rule := approval.ForLoosening(change, all); rule != change {
+		return rule
+	}
+	return x.ruleForChange(g)
+}
+
+// ruleForRemoval is who has to sign the removal of a group: with it all of its rules are gone.
+func (x *Machine) ruleForRemoval(g *group) *writv1.ApprovalRule {
+	var all []*writv1.ApprovalRule
+	for _, r := range rulesOf(g.rec.Spec) {
+		all = append(all, r.rule)
+	}
+	return x.ruleForLoosening(g, all)
+}
+
+// ruleOfChange is the rule of an operation that changes a group, by what it loosens of the group as it is.
+func (x *Machine) ruleOfChange(g *group, op *writv1.Operation) *writv1.ApprovalRule {
+	body, spec, err := readChange(op)
+	if err == nil && body.Action != removeAction {
+		spec, err = normal(spec)
+	}
+	if err != nil || body.Action == removeAction {
+		return x.ruleForRemoval(g)
+	}
+	return x.ruleForLoosening(g, compareSpecs(g.rec.Spec, spec, x.approvers.GetRule()).loosened)
 }
 
 // presentRule is the rule of an operation as it is now, which may not be what it was when the operation was made.
@@ -270,7 +309,11 @@ func (x *Machine) presentRule(op *writv1.Operation) *writv1.ApprovalRule {
 	if op.Kind == writv1.OperationKind_OPERATION_KIND_APPROVERS_CHANGE || g == nil {
 		return x.approvers.GetRule()
 	}
-	if op.Kind != writv1.OperationKind_OPERATION_KIND_PROMOTION {
+	switch op.Kind {
+	case writv1.OperationKind_OPERATION_KIND_PROMOTION:
+	case writv1.OperationKind_OPERATION_KIND_GROUP_CHANGE:
+		return x.ruleOfChange(g, op)
+	default:
 		return x.ruleForChange(g)
 	}
 	if p := x.promotions[op.Id]; p != nil {

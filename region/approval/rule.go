@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
@@ -94,6 +95,21 @@ func Together(rules []*writv1.ApprovalRule) *writv1.ApprovalRule {
 	}
 	all.ValidFor = durationpb.New(validity)
 	return all
+}
+
+// ForLoosening is the rule that a change has to satisfy which loosens others: the rule for changes, and each of those that are
+// loosened, together. None of them is absent. Rules that nobody signs by, and those that say the same, add nothing.
+func ForLoosening(change *writv1.ApprovalRule, loosened []*writv1.ApprovalRule) *writv1.ApprovalRule {
+	var all []*writv1.ApprovalRule
+	for _, rule := range append([]*writv1.ApprovalRule{change}, loosened...) {
+		if !rule.GetNone() && !slices.ContainsFunc(all, func(o *writv1.ApprovalRule) bool { return proto.Equal(o, rule) }) {
+			all = append(all, rule)
+		}
+	}
+	if len(all) == 0 || len(all) == 1 && proto.Equal(all[0], change) {
+		return change
+	}
+	return Together(all)
 }
 
 // checkRole says what is wrong with the name of a role; empty: nothing.
