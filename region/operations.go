@@ -176,10 +176,11 @@ func (x *Machine) document(p proposal, id, name string, created, expires time.Ti
 // end to them.
 func (x *Machine) forgetOperations(name string) {
 	nameless := func(name string) bool { return name != "" && x.groups[name] == nil }
+	shared := nameless(name)
 	var ended []*writv1.Operation
 	//writ:unordered sorted below
 	for _, op := range x.operations {
-		if op.Group != name && !(nameless(name) && nameless(op.Group)) || op.State == writv1.OperationState_OPERATION_STATE_PENDING {
+		if own := op.Group == name || shared && nameless(op.Group); !own || op.State == writv1.OperationState_OPERATION_STATE_PENDING {
 			continue
 		}
 		if p := x.promotions[cmp.Or(op.Promotion, op.Id)]; p != nil && (p.rec.Id == op.Id || !PromotionEnded(p.rec.State)) {
