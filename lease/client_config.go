@@ -26,8 +26,8 @@ type Config struct {
 	// TLS is used as it is, except that nothing older than TLS 1.3 is spoken. It excludes the three files.
 	TLS *tls.Config
 	// CAFile holds the PEM certificates to trust; empty trusts those of the system. CertFile and KeyFile are the client's
-	// own certificate, which says who holds the leases: both or neither. The files are read again for each connection, so
-	// they may be replaced while the client runs.
+	// own certificate, which says who holds the leases: both or neither. A key file that others than its
+	// owner may use is refused. The files are read again for each connection, so they may be replaced while the client runs.
 	CAFile, CertFile, KeyFile string
 	// Insecure speaks plain text, for tests and a private development quorum. It excludes everything above.
 	Insecure bool

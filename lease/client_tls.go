@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 
 	"google.golang.org/grpc/credentials"
@@ -83,11 +85,39 @@ func (f *clientFiles) read() (*tls.Config, error) {
 		}
 	}
 	if f.cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		key, err := readKey(f.key)
+		if err != nil {
+			return nil, err
+		}
+		cert, err := os.ReadFile(f.cert)
+		if err != nil {
+			return nil, Invalid("CertFile", "cannot be read: "+err.Error(), "name a PEM certificate")
+		}
+		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
 			return nil, Invalid("CertFile", "and KeyFile cannot be used: "+err.Error(), "name a PEM certificate and its key")
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+// readKey refuses a private key that others may read. The open file is asked, so that the answer is about what is read.
+func readKey(path string) (key []byte, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, Invalid("KeyFile", "cannot be read: "+err.Error(), "name the certificate's key, in PEM")
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	info, err := file.Stat()
+	if err != nil {
+		return nil, Invalid("KeyFile", "cannot be read: "+err.Error(), "name the certificate's key, in PEM")
+	}
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
+		return nil, Invalid("KeyFile", fmt.Sprintf("%s has mode %04o, which lets others in", path, mode), "chmod 600 "+path)
+	}
+	if key, err = io.ReadAll(file); err != nil {
+		return nil, Invalid("KeyFile", "cannot be read: "+err.Error(), "name the certificate's key, in PEM")
+	}
+	return key, nil
 }

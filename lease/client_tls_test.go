@@ -10,10 +10,12 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -171,6 +173,30 @@ func TestFilesThatCannotBeUsedAreFoundAtTheStart(t *testing.T) {
 		c.Endpoints = []string{"127.0.0.1:1"}
 		if _, err := lease.Dial(t.Context(), c); !errors.Is(err, lease.ErrInvalid) {
 			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// A key that others may use is refused, and the error says what to do.
+func TestKeysThatAreOpenToOthersAreRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("file modes do not say who may read")
+	}
+	a := newAuthority(t)
+	dir := t.TempDir()
+	a.files(dir, "client")
+	key := filepath.Join(dir, "key.pem")
+	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: true, 0o644: true, 0o602: true} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := lease.Dial(t.Context(), lease.Config{
+			Endpoints: []string{"127.0.0.1:1"}, DialTimeout: 10 * time.Millisecond,
+			CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "cert.pem"), KeyFile: key,
+		})
+		want := fmt.Sprintf("INVALID: KeyFile %s has mode %04o, which lets others in; chmod 600 %s", key, mode, key)
+		if err == nil || refused != (err.Error() == want) || errors.Is(err, lease.ErrInvalid) != refused {
+			t.Errorf("%04o: %v", mode, err)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/cmd/config"
 	"github.com/writ-io/writ/lease"
 )
 
@@ -157,6 +158,13 @@ func transport(cfg lease.Config) (credentials.TransportCredentials, error) {
 		}
 	}
 	if cfg.CertFile != "" {
+		if err := config.CheckFile("--key", cfg.KeyFile, true); err != nil {
+			var wrong *config.Error
+			if errors.As(err, &wrong) {
+				return nil, lease.Invalid(wrong.Field, wrong.Problem, wrong.Fix)
+			}
+			return nil, err
+		}
 		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
 		if err != nil {
 			return nil, lease.Invalid("--cert", "and --key do not load: "+err.Error(), "name a PEM certificate and its key")

@@ -82,7 +82,7 @@ func (c *connection) security(cfg *lease.Config) {
 
 // flagOf names the flags by the fields of [lease.Config].
 var flagOf = map[string]string{
-	"Endpoints": "--endpoints", "CAFile": "--ca", "CertFile": "--cert", "Region": "--region", "Instance": "--instance",
+	"Endpoints": "--endpoints", "CAFile": "--ca", "CertFile": "--cert", "KeyFile": "--key", "Region": "--region", "Instance": "--instance",
 	"AttemptTimeout": "--timeout",
 }
 

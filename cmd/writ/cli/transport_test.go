@@ -58,6 +58,10 @@ func selfSigned(t *testing.T) (pair tls.Certificate, cert, key string) {
 func TestMutualTLS(t *testing.T) {
 	pair, cert, key := selfSigned(t)
 	_, otherCert, otherKey := selfSigned(t)
+	_, _, open := selfSigned(t)
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	pool := x509.NewCertPool()
 	pem, err := os.ReadFile(cert)
 	if err != nil || !pool.AppendCertsFromPEM(pem) {
@@ -81,6 +85,7 @@ func TestMutualTLS(t *testing.T) {
 		"plain text":           {[]string{"--insecure"}, 5, "no node could answer within"},
 		"no authority":         {[]string{"--ca", key}, 1, "INVALID: --ca " + key + " holds no certificate; name a PEM file"},
 		"a key of another one": {[]string{"--ca", cert, "--cert", cert, "--key", otherKey}, 1, "INVALID: --cert and --key do not load: tls: private key does not match public key"},
+		"an open key":          {[]string{"--ca", cert, "--cert", cert, "--key", open}, 1, "INVALID: --key " + open + " has mode 0644, which lets others in; chmod 600 " + open},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := writ(t, append([]string{"lease", "get", "orders", "--timeout", "1s"}, c.flags...)...)
