@@ -13,6 +13,7 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/lease/clock"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 // A tenure is an entry that failover groups alone decide about: it has no deadline, no queue and no requests. It ends, is
@@ -140,6 +141,9 @@ func (t *Table) FenceTenure(m Moment, name Resource) fence.Token {
 		t.endTenure(m, e, EndForced.String())
 	}
 	t.beginRaise(m, e, t.guarded(name))
+	if old == 0 && mutant.On(mutant.FirstTenureUnfenced) {
+		e.raise().awaits = nil
+	}
 	detail := map[string]string{"group": e.tenure(), "token": e.raise().token.Decimal()}
 	if old != 0 {
 		detail["old_token"], detail["region"] = old.Decimal(), region

@@ -83,6 +83,7 @@ const (
 	LapseWithoutSlack       ID = "LapseWithoutSlack"
 	GuardLapsesAtTakeover   ID = "GuardLapsesAtTakeover"
 	TenureAttestedByOne     ID = "TenureAttestedByOne"
+	FirstTenureUnfenced     ID = "FirstTenureUnfenced"
 )
 
 // Of the guard: gate.Gate.
@@ -105,6 +106,8 @@ const (
 	BrokenTakenAsFinished ID = "BrokenTakenAsFinished"
 	NotSevered            ID = "NotSevered"
 	SuspicionIgnored      ID = "SuspicionIgnored"
+
+	CancelledWithItsCaller ID = "CancelledWithItsCaller"
 
 	BreakglassWhileInContact   ID = "BreakglassWhileInContact"
 	BreakglassKeptAfterContact ID = "BreakglassKeptAfterContact"
@@ -456,6 +459,11 @@ var Registry = []Mutant{
 		Needs: "a watch that is resumed behind a compaction, or in another incarnation, after changes that it was not told",
 	},
 	{
+		ID: CancelledWithItsCaller, Kills: []string{"S2"}, Test: "./fence/guard/proxy TestCallerLeavesAndTheUpstreamHangs",
+		What:  "A proxy cancels the write at the upstream when its caller hangs up, and counts it as finished.",
+		Needs: "a caller that leaves before the upstream has answered",
+	},
+	{
 		ID: BreakglassWhileInContact, Kills: []string{"S6"}, Test: "./fence/gate TestCertificatesOpenNothingElse",
 		What:  "A guard takes a certificate of break-glass though it has contact with a quorum, or had a moment ago.",
 		Needs: "a certificate that is applied before the guard lease, and W, have run out",
@@ -479,6 +487,11 @@ var Registry = []Mutant{
 		ID: ExecutedTwiceAfterUnknown, Kills: []string{"S8"}, Scenario: Grouped,
 		What:  "A promotion that has ended is begun again when its execution is asked for again.",
 		Needs: "an execution whose answer is lost, and which is asked for again",
+	},
+	{
+		ID: FirstTenureUnfenced, Kills: []string{"S6"}, Test: "./region TestPeopleAnswerForAGuardBeforeTheFirstTenure",
+		What:  "The first tenure of a group waits for no guard: both regions are writable at a cold start.",
+		Needs: "a group that is founded while a guard has not been proved",
 	},
 	{
 		ID: GrantBeforeFenced, Kills: []string{"S6"}, Scenario: Grouped,

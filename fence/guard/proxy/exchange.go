@@ -12,6 +12,7 @@ import (
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/fence/guard/route"
+	"github.com/writ-io/writ/sim/mutant"
 )
 
 var (
@@ -136,6 +137,11 @@ func (e *exchange) watch() {
 			e.abort(errLinger)
 			return
 		case <-gone:
+			if mutant.On(mutant.CancelledWithItsCaller) {
+				e.settle(fence.Finished, outcomeFinished)
+				e.cancel(context.Canceled)
+				return
+			}
 		case <-left:
 		}
 		gone, left = nil, nil
