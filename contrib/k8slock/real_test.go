@@ -80,7 +80,7 @@ func TestElectionOnARealQuorum(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = client.Close() }) // always nil
 		operator = client
-		lock, err := k8slock.New(client, k8slock.Config{Resource: resource, TTL: 3 * time.Second})
+		lock, err := k8slock.New(client, k8slock.Config{Resource: resource, TTL: 15 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestElectionOnARealQuorum(t *testing.T) {
 		stop[i], ended[i] = cancel, make(chan error, 1)
 		go func() { // joined through ended
 			ended[i] <- k8slock.Run(ctx, lock, leaderelection.LeaderElectionConfig{
-				LeaseDuration: 3 * time.Second, RenewDeadline: 2 * time.Second, RetryPeriod: 200 * time.Millisecond,
+				LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 200 * time.Millisecond,
 				Callbacks: leaderelection.LeaderCallbacks{
 					OnStartedLeading: func(ctx context.Context) {
 						write, _ := fence.FromContext(ctx)
