@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
-	"github.com/writ-io/writ/lease/clock"
 )
 
 // configFile writes the configuration of node i for a process.
@@ -124,7 +123,6 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if line != "HTTP/1.1 100 Continue\r\n" {
 		t.Fatalf("answered with %q", line)
 	}
-	began := clock.System().Now()
 	p.signal(syscall.SIGTERM)
 	p.says("a second signal stops at once")
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -138,9 +136,6 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		}
 	}
 	p.complains("stopped at once by a second signal")
-	if took := clock.System().Now().Sub(began); took > drainTimeout/2 {
-		t.Errorf("took %v", took)
-	}
 	// And it starts again from what that left.
 	p = run(t, nil, "server", "--config", c.configFile(0))
 	c.serves(0)

@@ -56,7 +56,7 @@ func (c *testCluster) restore(r Restore, indices ...int) {
 }
 
 func TestRestoreTwice(t *testing.T) {
-	c := newCluster(t, 3)
+	c := newClusterTTL(t, 3, 5*time.Second)
 	c.start(c.all()...)
 	c.ready()
 	c.acquire(0, "a")
@@ -195,7 +195,7 @@ func TestRestoreOfDifferentBackups(t *testing.T) {
 
 // A store that was copied back is refused, and restoring from it is the way on.
 func TestRestoreOfACopiedBackStore(t *testing.T) {
-	c := newCluster(t, 1)
+	c := newClusterTTL(t, 1, 5*time.Second)
 	c.start(0)
 	c.acquire(0, "a")
 	c.stop(0)
@@ -218,7 +218,7 @@ func TestRestoreOfACopiedBackStore(t *testing.T) {
 
 // A backup that was taken in the middle of a recovery holds an epoch that tokens were granted in later.
 func TestRestoreOfABackupFromARecovery(t *testing.T) {
-	c := newCluster(t, 1)
+	c := newClusterTTL(t, 1, 5*time.Second) // which is how long the recovery lasts
 	must(t, c.tryStart(0, 4))
 	eventually(t, func() string {
 		if status := c.nodes[0].Status(); status.Epoch == 5 {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/writ-io/writ/fence"
 	"github.com/writ-io/writ/quorum"
@@ -40,7 +41,7 @@ func must(t *testing.T, err error) {
 var bothWays = []string{`"writ quorum member replace n`, `"writ quorum restore"`}
 
 func TestOneNodeServesAndRestarts(t *testing.T) {
-	c := newCluster(t, 1)
+	c := newClusterTTL(t, 1, 5*time.Second)
 	for range 3 {
 		c.start(0)
 		c.ready()
@@ -112,7 +113,7 @@ func TestMinEpochRaises(t *testing.T) {
 
 // A quorum in service hears of a node that had to be told the epoch, and goes above it.
 func TestMinEpochReachesTheOthers(t *testing.T) {
-	c := newCluster(t, 3)
+	c := newClusterTTL(t, 3, 5*time.Second)
 	c.start(c.all()...)
 	c.ready()
 	c.release(0, "a", c.acquire(0, "a"))
