@@ -75,6 +75,7 @@ var coreFiles = []string{
 	"quorum/engine_recover.go",
 	"quorum/engine_region.go",
 	"quorum/engine_round.go",
+	"quorum/house.go",
 	"quorum/image.go",
 	"quorum/keys.go",
 	"quorum/memory.go",

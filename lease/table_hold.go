@@ -146,6 +146,12 @@ func (t *Table) putCheckpoint(m Moment, r Request, c Checkpoint) {
 	t.reply(r.ID, nil)
 }
 
+// Grows says whether a checkpoint would be stored, and is longer than the one that it replaces.
+func (t *Table) Grows(intake clock.Instant, c Checkpoint) bool {
+	e, err := t.mine(intake, c.Caller, c.Ref)
+	return err == nil && len(c.Data) > len(e.checkpoint())
+}
+
 func (t *Table) forceRelease(m Moment, r Request, c ForceRelease) {
 	if err := cmp.Or(checkText("reason", c.Reason, MaxReasonBytes), checkText("principal", string(c.Principal), maxPrincipalBytes)); err != nil {
 		t.refuse(r.ID, err)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"time"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/fence"
@@ -65,7 +63,7 @@ func (s *Service) Status() Status {
 	st := Status{
 		Node: s.config.Name, Cluster: s.config.Cluster, Incarnation: r.identity.GetIncarnation(), Epoch: fence.Epoch(r.identity.GetEpoch()),
 		Coordinator: coordinator.Name, Term: r.termRev, Nodes: s.Nodes(), Revision: r.revision,
-		DBBytes: p.DBBytes, QuotaBytes: s.softQuota(), Leases: held,
+		DBBytes: p.DBBytes, QuotaBytes: s.softQuota(), OverQuota: s.overQuota.Load(), Leases: held,
 	}
 	if p.Leader == 0 { // whoever claimed last decides nothing: no majority hears it
 		st.Coordinator = ""
@@ -81,6 +79,8 @@ func (s *Service) Status() Status {
 		st.NotReady = "no majority of nodes can be reached: there is no leader"
 	case r.revision == 0:
 		st.NotReady = "the state has not been loaded yet"
+	case s.config.QuotaBytes > 0 && p.DBBytes >= RefusedAt(s.config.QuotaBytes):
+		st.NotReady = fmt.Sprintf("the store is full: %d bytes are in use, the quota is %d", p.DBBytes, s.config.QuotaBytes)
 	case recovery != nil && waitFor != "":
 		st.NotReady = fmt.Sprintf("recovering from a foreign state (%s): waiting until %s", recovery.Reason, waitFor)
 	case recovery != nil:
@@ -187,115 +187,4 @@ func (s *Service) rank(region string) int {
 		return i
 	}
 	return len(s.config.PreferredRegions)
-}
-
-// Intervals of housekeeping.
-const (
-	houseTick     = time.Second
-	compactEvery  = 30 * time.Second
-	placeEvery    = 5 * time.Second
-	placeDwell    = 10 * time.Second
-	defragSlack   = 64 << 20
-	softQuotaPart = 80 // per cent
-)
-
-func (s *Service) softQuota() int64 { return s.config.QuotaBytes / 100 * softQuotaPart }
-
-// keepHouse does what nobody asks for: the soft quota, history, votes of new members, free pages, and the place of the
-// coordinator.
-func (s *Service) keepHouse() {
-	tick := time.NewTicker(houseTick)
-	defer tick.Stop()
-	var exceeded bool
-	leadingSince, lastCompact, lastPlace := clock.Never, s.clock.Now(), s.clock.Now()
-	for {
-		select {
-		case <-tick.C:
-		case <-s.ctx.Done():
-			return
-		}
-		now := s.clock.Now()
-		if over := s.config.QuotaBytes > 0 && s.member.Progress().DBBytes > s.softQuota(); over != exceeded {
-			exceeded = over
-			s.step(Quota{Exceeded: over})
-		}
-		leader, _ := s.member.Leadership()
-		if !leader {
-			leadingSince = clock.Never
-			s.defragment(now)
-			continue
-		}
-		leadingSince = min(leadingSince, now)
-		s.promoteLearners()
-		if now.Sub(lastCompact) >= compactEvery {
-			lastCompact = now
-			s.compact()
-		}
-		if now.Sub(lastPlace) >= placeEvery && now.Sub(leadingSince) >= placeDwell {
-			lastPlace = now
-			s.place()
-		}
-	}
-}
-
-func (s *Service) promoteLearners() {
-	for _, m := range s.member.Members() {
-		if !m.Learner || m.Name == "" {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(s.ctx, 2*s.config.Election)
-		if err := s.member.PromoteMember(ctx, m.ID); err != nil {
-			s.logger.Debug("learner is not ready for its vote", "member", m.Name, "error", err)
-		} else {
-			s.logger.Info("member has got its vote", "member", m.Name)
-		}
-		cancel()
-	}
-}
-
-func (s *Service) compact() {
-	revision := s.view.roster().revision - s.config.KeepRevisions
-	if revision <= 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, houseTick)
-	defer cancel()
-	if err := s.member.Compact(ctx, revision); err != nil && !strings.Contains(err.Error(), "compacted") {
-		s.logger.Debug("compaction failed", "error", err)
-	}
-}
-
-// defragment gives free pages back on one follower at a time: each has a minute of its own by the wall clock, so that the
-// nodes need not talk about it. Two at a time would do no harm but to latency.
-func (s *Service) defragment(now clock.Instant) {
-	p := s.member.Progress()
-	if p.DBFileBytes < 2*p.DBBytes+defragSlack {
-		return
-	}
-	names := []string{}
-	for _, n := range s.Nodes() {
-		names = append(names, n.Name)
-	}
-	turn := slices.Index(names, s.config.Name)
-	if turn < 0 || int(s.clock.Wall().Unix()/60)%len(names) != turn {
-		return
-	}
-	if err := s.member.Defragment(); err != nil {
-		s.logger.Warn("defragmentation failed", "error", err)
-	}
-}
-
-// place moves the coordinator to a reachable node in a region that is preferred to this one's.
-func (s *Service) place() {
-	if len(s.config.PreferredRegions) == 0 {
-		return
-	}
-	best, err := s.successor("")
-	if err != nil || s.rank(best.Region) >= s.rank(s.config.Region) {
-		return
-	}
-	s.logger.Info("moving the coordinator to a preferred region", "node", best.Name, "region", best.Region)
-	if _, err := s.MoveCoordinator(s.ctx, best.Name); err != nil {
-		s.logger.Warn("the coordinator stays", "error", err)
-	}
 }

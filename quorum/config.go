@@ -40,9 +40,10 @@ type Config struct {
 	SignHeads time.Duration
 	// PreferredRegions lists where the coordinator should be, best first; empty: anywhere.
 	PreferredRegions []string
-	// QuotaBytes is the store's hard quota; at 80 % of it, new resources are refused.
+	// QuotaBytes is the store's quota: new resources and larger checkpoints are refused at 80 % of it, everything at RefusedAt.
+	// 0: none.
 	QuotaBytes int64
-	// KeepRevisions is how much history a watch can resume over. Default 200,000.
+	// KeepRevisions is how much history a watch can resume over, while the store is at most half full. Default 200,000.
 	KeepRevisions int64
 
 	// Regions is told each record of a failover group or a promotion, in order, as this node's view takes it in. It must not

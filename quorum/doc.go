@@ -30,6 +30,7 @@
 // # Where to look
 //
 // engine*.go is the pure core, service.go its shell, store.go the port that package quorum/etcd implements, view.go and read.go
-// the node's knowledge, herald.go what it tells the others and remembers, cluster.go the operator's side and housekeeping. The
-// pure parts of what a node knows are in image.go (the state), telling.go (watches) and memory.go (witness, announcements).
+// the node's knowledge, herald.go what it tells the others and remembers, cluster.go the operator's side, house.go and
+// service_house.go housekeeping. The pure parts of what a node knows are in image.go (the state), telling.go (watches) and
+// memory.go (witness, announcements).
 package quorum

@@ -149,9 +149,9 @@ func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease
 	if !ok {
 		return append(replies, e.changeMembers(m, s))
 	}
-	if c, ok := command.(lease.Acquire); ok && e.overQuota && !e.table.Known(c.Resource) {
-		return append(replies, lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonLimit,
-			"the quorum's storage has reached its soft quota: no new resources until records are forgotten or the quota is raised")})
+	if e.overQuota && e.grows(s.Intake, command) {
+		return append(replies, lease.Reply{ID: s.ID, Err: lease.Errorf(lease.ReasonLimit, "the quorum's storage has reached its soft quota: "+
+			"no new resources and no larger checkpoints until records are forgotten, checkpoints emptied, or the quota is raised")})
 	}
 	if c, ok := command.(lease.GuardCall); ok {
 		if err := e.disbelieve(c); err != nil {
@@ -179,6 +179,17 @@ func (e *Engine) decide(m lease.Moment, s Submit, replies []lease.Reply) []lease
 		})
 	}
 	return append(replies, out...)
+}
+
+// grows says whether a command would make the state grow for as long as its resource is known.
+func (e *Engine) grows(intake clock.Instant, command lease.Command) bool {
+	switch c := command.(type) {
+	case lease.Acquire:
+		return !e.table.Known(c.Resource)
+	case lease.Checkpoint:
+		return e.table.Grows(intake, c)
+	}
+	return false
 }
 
 func forced(c lease.ForceRelease, info lease.Info) map[string]string {

@@ -119,3 +119,54 @@ func TestARecoveryRaisesTheEpochAboveEveryWitnessAndWaits(t *testing.T) {
 		t.Errorf("the engine is %v, want reserving", e.Role())
 	}
 }
+
+// At the soft quota, whatever the state need not grow for goes on.
+func TestTheSoftQuotaRefusesWhatGrows(t *testing.T) {
+	d := serving(t, EngineConfig{})
+	who := lease.Caller{Principal: "a", Instance: "1"}
+	ref := lease.Ref{Resource: "r", Token: 1<<48 | 1}
+	d.submit(acquireOf("a", "r", "A"))
+	ask := func(command any) error {
+		t.Helper()
+		reply, ok := d.replies[d.submit(command)[0]]
+		if !ok {
+			t.Fatalf("%+v is not answered", command)
+		}
+		if reply.Err == nil {
+			return nil
+		}
+		return reply.Err
+	}
+	checkpoint := func(data string, ref lease.Ref) error {
+		return ask(lease.Checkpoint{Caller: who, Ref: ref, Data: []byte(data)})
+	}
+	if err := checkpoint("slot 7", ref); err != nil {
+		t.Fatal(err)
+	}
+	d.step(Quota{Exceeded: true})
+	if err := checkpoint("slot 10", ref); !errors.Is(err, lease.ErrLimit) {
+		t.Errorf("a larger checkpoint: %v", err)
+	}
+	if err := checkpoint("slot 10", lease.Ref{Resource: "r", Token: 1<<48 | 2}); errors.Is(err, lease.ErrLimit) || err == nil {
+		t.Errorf("a checkpoint under another token: %v", err)
+	}
+	if err := checkpoint("slot 8", ref); err != nil {
+		t.Errorf("a checkpoint of the same size: %v", err)
+	}
+	if err := ask(acquireOf("a", "new", "B")); !errors.Is(err, lease.ErrLimit) {
+		t.Errorf("a new resource: %v", err)
+	}
+	if err := ask(lease.Renew{Caller: who, Refs: []lease.Ref{ref}}); err != nil {
+		t.Errorf("a renewal: %v", err)
+	}
+	if err := ask(lease.Release{Caller: who, Ref: ref}); err != nil {
+		t.Errorf("a release: %v", err)
+	}
+	if err := ask(acquireOf("b", "r", "C")); err != nil {
+		t.Errorf("another holder: %v", err)
+	}
+	d.step(Quota{})
+	if err := ask(acquireOf("a", "new", "D")); err != nil {
+		t.Errorf("a new resource below it: %v", err)
+	}
+}

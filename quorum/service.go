@@ -3,6 +3,7 @@ package quorum
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -51,6 +52,11 @@ type Service struct {
 	changing sync.Mutex // held while a change of membership is under way; nobody waits for it
 
 	heads auditHeads
+	// overQuota is what housekeeping found last, unseenBytes what has been committed since, and houseDue, of capacity 1, calls
+	// it before its tick when that is much.
+	overQuota   atomic.Bool
+	unseenBytes atomic.Int64
+	houseDue    chan struct{}
 }
 
 // submission is commands that were handed over together. Those that are answered together are delivered together.
@@ -80,7 +86,7 @@ func Start(config Config, member Member) (*Service, error) {
 	s := &Service{
 		config: config, member: member, logger: config.Logger, clock: config.Clock, ctx: ctx, cancel: cancel,
 		rearm: make(chan struct{}, 1), armed: clock.Never, open: make(map[lease.CallID]*submission), until: clock.Never,
-		rounds: make(chan roundWork, 1), witness: config.Witness,
+		rounds: make(chan roundWork, 1), witness: config.Witness, houseDue: make(chan struct{}, 1),
 	}
 	s.engine = NewEngine(EngineConfig{
 		Node: config.Name, Cluster: config.Cluster, TokenBlock: config.TokenBlock,

@@ -190,6 +190,7 @@ func (s *Service) carryOut(w roundWork) {
 		err = s.member.Confirm(ctx, w.term)
 	} else {
 		_, err = s.member.Commit(ctx, w.term, w.commit)
+		s.callHouse(w.commit)
 	}
 	if err != nil {
 		s.logger.Debug("round failed", "commit", !w.confirm, "writes", len(w.commit), "error", err)

@@ -341,31 +341,6 @@ func TestMembersComeAndGo(t *testing.T) {
 	}
 }
 
-func TestTheSoftQuotaRefusesNewResourcesOnly(t *testing.T) {
-	c := quorumtest.New(t, 1)
-	c.Configure = func(_ *etcd.Config, q *quorum.Config) { q.QuotaBytes = 100 }
-	c.StartAll()
-	deadline := time.Now().Add(20 * time.Second)
-	var err error
-	for i := 0; err == nil && time.Now().Before(deadline); i++ {
-		err = c.Do(func(s *quorum.Service) error {
-			_, err := s.Acquire(t.Context(), lease.Acquire{Caller: alice, Resource: "known", RequestID: fmt.Sprint(i), TTL: 10 * time.Second})
-			if errors.Is(err, lease.ErrHeld) {
-				_, err = s.Acquire(t.Context(), lease.Acquire{Caller: alice, Resource: lease.Resource(fmt.Sprintf("new/%d", i)), RequestID: "r", TTL: 10 * time.Second})
-			}
-			return err
-		})
-	}
-	if !errors.Is(err, lease.ErrLimit) {
-		t.Fatalf("beyond the soft quota: %v", err)
-	}
-	info, err := c.Nodes[0].Service.Get(t.Context(), quorum.GetQuery{Resource: "known"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	release(t, c, &lease.Grant{Resource: "known", Token: info.Token})
-}
-
 func TestAForceReleaseIsAudited(t *testing.T) {
 	c := quorumtest.Start(t, 1)
 	g := acquire(t, c, "forced", 3*time.Second)

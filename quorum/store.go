@@ -30,6 +30,11 @@ const (
 	MaxCommitBytes  = 1 << 20
 )
 
+// RefusedAt is how much of a store with that quota may be in use before commits are refused. Long before, growth is: see
+// house. What is left is for history that compaction has not caught up with, and for what ends leases and drops records: a
+// store that refused those could not be emptied.
+func RefusedAt(quotaBytes int64) int64 { return 2 * quotaBytes }
+
 // Write is one put, or, with a nil Value, one delete.
 type Write struct {
 	Key   string
@@ -95,6 +100,8 @@ type Progress struct {
 	RaftTerm     uint64
 	AppliedIndex uint64
 	Revision     int64
+	Oldest       int64  // revision, before which history is no longer kept
+	Compacting   bool   // history that has been given up takes space still
 	Leader       uint64 // member id, 0 if none is known
 	DBBytes      int64  // in use
 	DBFileBytes  int64  // allocated on disk
@@ -124,6 +131,8 @@ type Member interface {
 	Compact(ctx context.Context, revision int64) error
 	// Defragment gives free pages of this member's file back. It blocks this member's reads and writes meanwhile.
 	Defragment() error
+	// ClearNoSpace takes back what keeps a store that was full from being written, on every member, if anything does.
+	ClearNoSpace(ctx context.Context) error
 	// Done is closed when the member has stopped, of itself or by Close; Err then says why (nil after Close).
 	Done() <-chan struct{}
 	Err() error

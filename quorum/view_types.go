@@ -95,6 +95,7 @@ type Status struct {
 	Revision      int64
 	RecoveringFor time.Duration
 	DBBytes       int64
-	QuotaBytes    int64
-	Leases        int // held, at the coordinator; 0 elsewhere
+	QuotaBytes    int64 // the soft one
+	OverQuota     bool  // what makes the state grow is refused
+	Leases        int   // held, at the coordinator; 0 elsewhere
 }

@@ -63,8 +63,8 @@ type Config struct {
 	// Insecure allows peers without TLS: anybody who reaches the port can then change the store.
 	Insecure bool
 
-	// QuotaBytes is the size of the database file at which every write is refused, at least 16 MiB.
-	// Default: 2 GiB. More than 8 GiB is not advised.
+	// QuotaBytes is how much of the database should be in use at most, at least 16 MiB. Commits are refused at
+	// quorum.RefusedAt of it, claims never. Default: 2 GiB. More than 8 GiB is not advised.
 	QuotaBytes int64
 	// NoStrictReconfig turns off the check that refuses membership changes that could lose the quorum: that members
 	// have been connected for five seconds. For tests only.

@@ -19,14 +19,20 @@ const (
 	// that writes of one resource are folded into one.
 	foldEntries = 1024
 	foldBytes   = 8 << 20
+	// foldPart bounds the log to this part of the quota: until it is folded, no compaction makes it smaller.
+	foldPart = 16
 	// foldTimeout bounds one fold; what it has not done, the next one does.
 	foldTimeout = 30 * time.Second
 )
+
+// foldBytes is by how much the log may grow.
+func (m *Member) foldBytes() int { return int(min(foldBytes, m.cfg.QuotaBytes/foldPart)) }
 
 // packLog counts what this member has added to the log.
 type packLog struct {
 	mu       sync.Mutex
 	sequence uint64
+	term     quorum.Term // of the newest entry
 	entries  int
 	bytes    int
 	folding  bool
@@ -41,12 +47,27 @@ func (l *packLog) next() uint64 {
 }
 
 // grew notes an entry and says whether a fold is due, which the caller then must do.
-func (l *packLog) grew(entries, bytes int) bool {
+func (l *packLog) grew(term quorum.Term, bytes, foldBytes int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.entries += entries
+	l.term = term
+	l.entries++
 	l.bytes += bytes
-	if l.folding || (l.entries < foldEntries && l.bytes < foldBytes) {
+	if l.entries < foldEntries && l.bytes < foldBytes {
+		return false
+	}
+	return l.beginLocked()
+}
+
+// begin says whether there is anything to fold, of which term, which the caller then must do.
+func (l *packLog) begin() (quorum.Term, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.term, l.entries > 0 && l.beginLocked()
+}
+
+func (l *packLog) beginLocked() bool {
+	if l.folding {
 		return false
 	}
 	l.folding, l.entries, l.bytes = true, 0, 0

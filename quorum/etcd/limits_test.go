@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/writ-io/writ/quorum"
 )
 
@@ -26,15 +28,14 @@ func TestCheckWrites(t *testing.T) {
 		"too many":        {make([]quorum.Write, quorum.MaxCommitWrites+1), "4097 writes", quorum.ErrTooLarge},
 		"too big":         {[]quorum.Write{write("a", strings.Repeat("x", quorum.MaxCommitBytes))}, "bytes", quorum.ErrTooLarge},
 	} {
-		err := checkWrites(test.writes)
+		_, err := checkWrites(test.writes)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) || test.is != nil && !errors.Is(err, test.is) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
 		}
 	}
 }
 
-// fill commits until the store refuses to grow, and answers the number of the newest commit that was acknowledged. The
-// size of the file lags the commits, so the first that exceeds the quota can be one that etcd makes and then regrets.
+// fill commits until the store refuses to grow, and answers the number of the newest commit that was acknowledged.
 func fill(t *testing.T, m *Member, term quorum.Term) (acked int) {
 	t.Helper()
 	for n := range 200 {
@@ -42,12 +43,9 @@ func fill(t *testing.T, m *Member, term quorum.Term) (acked int) {
 		switch {
 		case err == nil:
 			acked = n
-		case errors.Is(err, quorum.ErrNoSpace):
-			if errors.Is(err, quorum.ErrUnknown) {
-				t.Errorf("a refused commit is unknown: %v", err)
-			}
+		case errors.Is(err, quorum.ErrNoSpace) && !errors.Is(err, quorum.ErrUnknown):
 			return acked
-		case !errors.Is(err, quorum.ErrUnknown):
+		default:
 			t.Fatal(err)
 		}
 	}
@@ -55,7 +53,7 @@ func fill(t *testing.T, m *Member, term quorum.Term) (acked int) {
 	return 0
 }
 
-func TestAFullStoreRefusesAndRecovers(t *testing.T) {
+func TestAFullStoreRefusesCommitsOnly(t *testing.T) {
 	m := newCluster(t, 1, func(cfg *Config) { cfg.QuotaBytes = minQuotaBytes }).members[0]
 	ctx := testContext(t)
 	term := claim(t, m)
@@ -64,7 +62,7 @@ func TestAFullStoreRefusesAndRecovers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := strconv.Atoi(load(t, m)["n"]); err != nil || got < acked {
+	if got, err := strconv.Atoi(load(t, m)["n"]); err != nil || got != acked {
 		t.Errorf("newest commit is %d, %v, acknowledged was %d", got, err, acked)
 	}
 	_, err = m.Commit(ctx, term, []quorum.Write{write("small", strings.Repeat("x", 512<<10))})
@@ -77,70 +75,82 @@ func TestAFullStoreRefusesAndRecovers(t *testing.T) {
 	if err := m.Confirm(ctx, term); err != nil {
 		t.Errorf("a full store does not confirm: %v", err)
 	}
-	before := m.Progress()
-	if err := errors.Join(m.Compact(ctx, head), m.Defragment()); err != nil {
-		t.Fatal(err)
+	if _, err := m.Announce(ctx, write("node", "x")); err != nil {
+		t.Errorf("a full store takes no announcement: %v", err)
 	}
-	eventually(t, "compacted history is gone", func() bool {
-		if err := m.Defragment(); err != nil {
+	term = claim(t, m)
+	if m.NoSpace() {
+		t.Error("etcd's alarm is raised")
+	}
+	// Compaction is enough, without defragmentation: free pages are written again. The first one folds the log.
+	eventually(t, "commits are possible", func() bool {
+		head, err := m.Head(ctx)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return m.Progress().DBFileBytes < before.DBFileBytes/2
+		if err := m.Compact(ctx, head); err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.Commit(ctx, term, []quorum.Write{write("small", "x")})
+		return err == nil && m.Progress().DBBytes < minQuotaBytes/4
 	})
-	if err := m.ClearNoSpace(ctx); err != nil {
+}
+
+// What is compacted is no history any more, and how far that has come is known.
+func TestProgressTellsOfCompaction(t *testing.T) {
+	m := newCluster(t, 1).members[0]
+	term := claim(t, m)
+	for n := range 10 {
+		commit(t, m, term, write("n", fmt.Sprint(n)))
+	}
+	if p := m.Progress(); p.Oldest >= p.Revision || p.Compacting {
+		t.Errorf("before: %+v", p)
+	}
+	head, err := m.Head(testContext(t))
+	if err != nil {
 		t.Fatal(err)
 	}
-	commit(t, m, term, write("small", "x"))
-	if m.NoSpace() {
-		t.Error("etcd's alarm is still raised")
+	if err := m.Compact(testContext(t), head); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the compaction is over", func() bool { return !m.Progress().Compacting })
+	if p := m.Progress(); p.Oldest != head {
+		t.Errorf("after a compaction to %d: %+v", head, p)
 	}
 }
 
-// The alarm can still be raised, by a member whose file is fuller than that of the one that proposed.
+// A member of an earlier version may have raised the alarm.
 func TestTheAlarmIsKnownAndCleared(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) {
-		if cfg.Name == "n0" {
-			cfg.QuotaBytes = minQuotaBytes
-		}
-	})
-	small, large := c.members[0], c.members[1]
+	c := newCluster(t, 3)
+	raised, other := c.members[0], c.members[1]
 	ctx := testContext(t)
-	term := claim(t, large)
-	eventually(t, "the alarm is raised", func() bool {
-		_, err := large.Commit(ctx, term, []quorum.Write{write("big", strings.Repeat("x", 512<<10))})
+	term := claim(t, other)
+	alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: raised.ID(), Alarm: pb.AlarmType_NOSPACE}
+	if _, err := raised.server.Alarm(ctx, alarm); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the alarm is known", func() bool {
+		_, err := other.Commit(ctx, term, []quorum.Write{write("small", "x")})
 		// Only once the alarm is known is the outcome of a refusal known.
 		if err != nil && !errors.Is(err, quorum.ErrUnknown) && !errors.Is(err, quorum.ErrNoSpace) {
 			t.Fatal(err)
 		}
 		return errors.Is(err, quorum.ErrNoSpace)
 	})
-	if !large.NoSpace() {
+	if !other.NoSpace() {
 		t.Error("the alarm is not known")
 	}
-	if _, err := large.Claim(ctx, []byte("x")); !errors.Is(err, quorum.ErrNoSpace) {
+	if _, err := other.Claim(ctx, []byte("x")); !errors.Is(err, quorum.ErrNoSpace) {
 		t.Errorf("claim: %v", err)
 	}
-	if _, err := large.Announce(ctx, write("node", "x")); !errors.Is(err, quorum.ErrNoSpace) {
+	if _, err := other.Announce(ctx, write("node", "x")); !errors.Is(err, quorum.ErrNoSpace) {
 		t.Errorf("announce: %v", err)
 	}
-	head, err := large.Head(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := large.Compact(ctx, head); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "there is room again", func() bool {
-		if err := small.Defragment(); err != nil {
-			t.Fatal(err)
-		}
-		return small.Progress().DBFileBytes < minQuotaBytes/2
-	})
-	if err := large.ClearNoSpace(ctx); err != nil {
+	if err := other.ClearNoSpace(ctx); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "commits are possible", func() bool {
-		_, err := large.Commit(ctx, term, []quorum.Write{write("small", "x")})
+		_, err := other.Commit(ctx, term, []quorum.Write{write("small", "x")})
 		return err == nil
 	})
 }

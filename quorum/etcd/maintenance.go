@@ -14,39 +14,70 @@ import (
 )
 
 // Progress answers how far the member is. RaftTerm is that of the newest applied entry. It waits for no database that has failed:
-// the revision is the last one known then.
+// what only that tells is the last that was known then.
 func (m *Member) Progress() quorum.Progress {
 	backend := m.server.Backend()
-	return quorum.Progress{
+	p := quorum.Progress{
 		RaftTerm:     m.server.Term(),
 		AppliedIndex: m.server.AppliedIndex(),
-		Revision:     m.revision(),
 		Leader:       m.server.Lead(),
 		DBBytes:      backend.SizeInUse(),
 		DBFileBytes:  backend.Size(),
 	}
+	h := m.history()
+	p.Revision, p.Oldest, p.Compacting = h.newest, h.oldest, h.compacting
+	return p
 }
 
-// revision asks the database, which a goroutine that stands still for good may have locked.
-func (m *Member) revision() int64 {
-	known := make(chan int64, 1)
-	go func() { known <- m.server.KV().Rev() }() // joined, unless the member has failed
+// history is what the database tells of its revisions.
+type history struct {
+	newest, oldest int64
+	compacting     bool
+}
+
+// history asks the database, which a goroutine that stands still for good may have locked.
+func (m *Member) history() history {
+	known := make(chan history, 1)
+	go func() { known <- m.readHistory() }() // joined, unless the member has failed
 	select {
-	case revision := <-known:
-		m.lastRevision.Store(revision)
-		return revision
+	case h := <-known:
+		m.lastHistory.Store(&h)
+		return h
 	case <-m.trip.c:
-		return m.lastRevision.Load()
+		if h := m.lastHistory.Load(); h != nil {
+			return *h
+		}
+		return history{}
 	}
 }
 
-// Compact drops history before revision: a watch from revision on still works. What is compacted already is no error.
+func (m *Member) readHistory() history {
+	h := history{newest: m.server.KV().Rev(), oldest: m.server.KV().FirstRev()}
+	_, leave, err := m.gate.enter(context.Background())
+	if err != nil { // the database may be closed
+		return h
+	}
+	defer leave()
+	tx := m.server.Backend().ReadTx()
+	tx.RLock()
+	defer tx.RUnlock()
+	scheduled, _ := mvcc.UnsafeReadScheduledCompact(tx)
+	finished, _ := mvcc.UnsafeReadFinishedCompact(tx)
+	h.compacting = scheduled != finished
+	return h
+}
+
+// Compact drops history before revision: a watch from revision on still works. What is compacted already is no error. What
+// the log holds is folded, for the next compaction: until then, values that were replaced or deleted there are kept.
 func (m *Member) Compact(ctx context.Context, revision int64) error {
 	ctx, leave, err := m.gate.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	if term, ok := m.packs.begin(); ok {
+		m.foldLater(int64(term))
+	}
 	_, err = m.server.Compact(ctx, &pb.CompactionRequest{Revision: revision})
 	switch {
 	case err == nil, errors.Is(err, mvcc.ErrCompacted):

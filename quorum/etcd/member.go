@@ -38,10 +38,10 @@ type Member struct {
 	packs     packLog
 	closing   atomic.Bool
 	closeOnce sync.Once
-	// lastRevision is one that Progress has answered.
-	lastRevision atomic.Int64
-	done         chan struct{}
-	err          error // why the member stopped; set before done is closed
+	// lastHistory is one that Progress has answered.
+	lastHistory atomic.Pointer[history]
+	done        chan struct{}
+	err         error // why the member stopped; set before done is closed
 }
 
 var _ quorum.Member = (*Member)(nil)

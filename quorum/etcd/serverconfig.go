@@ -50,7 +50,7 @@ func serverConfig(c Config, log *zap.Logger) (config.ServerConfig, error) {
 		SnapshotCatchUpEntries:     min(c.SnapshotCount, maxCatchUpEntries),
 		MaxSnapFiles:               maxSnapshotFiles,
 		MaxWALFiles:                maxLogFiles,
-		QuotaBackendBytes:          c.QuotaBytes,
+		QuotaBackendBytes:          -1, // none: checkSpace knows better, and etcd refuses what frees space too
 		MaxTxnOps:                  maxTxnOps,
 		MaxRequestBytes:            maxRequestBytes,
 		WarningApplyDuration:       slowApply,

@@ -52,7 +52,8 @@ func (m *Member) Commit(ctx context.Context, term quorum.Term, writes []quorum.W
 	if term <= 0 { // revision 0 would compare equal to a term key that was never written
 		return 0, fmt.Errorf("commit without a term: %w", quorum.ErrDeposed)
 	}
-	if err := checkWrites(writes); err != nil {
+	size, err := checkWrites(writes)
+	if err != nil {
 		return 0, fmt.Errorf("commit: %w", err)
 	}
 	ctx, leave, err := m.gate.enter(ctx)
@@ -60,6 +61,9 @@ func (m *Member) Commit(ctx context.Context, term quorum.Term, writes []quorum.W
 		return 0, err
 	}
 	defer leave()
+	if err := m.checkSpace(size); err != nil {
+		return 0, fmt.Errorf("commit: %w", err)
+	}
 	packed, direct := pack(writes)
 	if packed != nil {
 		if len(direct) == 0 {
@@ -71,7 +75,7 @@ func (m *Member) Commit(ctx context.Context, term quorum.Term, writes []quorum.W
 	if err != nil {
 		return 0, fmt.Errorf("commit: %w", err)
 	}
-	if packed != nil && m.packs.grew(1, len(packed)) {
+	if packed != nil && m.packs.grew(term, len(packed), m.foldBytes()) {
 		m.foldLater(int64(term))
 	}
 	return revision, nil
@@ -86,7 +90,7 @@ func (m *Member) Announce(ctx context.Context, write quorum.Write) (int64, error
 		// The log would be applied on top of it.
 		return 0, fmt.Errorf("announce: %q is written under a term only", write.Key)
 	}
-	if err := checkWrites([]quorum.Write{write}); err != nil {
+	if _, err := checkWrites([]quorum.Write{write}); err != nil {
 		return 0, fmt.Errorf("announce: %w", err)
 	}
 	ctx, leave, err := m.gate.enter(ctx)
@@ -264,8 +268,8 @@ func (m *Member) propose(ctx context.Context, txn *pb.TxnRequest) (*pb.TxnRespon
 	if err := ctx.Err(); err != nil {
 		return nil, unknown(ctx, err)
 	}
-	if err := m.checkSpace(txn); err != nil {
-		return nil, err
+	if m.NoSpace() { // asked before: etcd's refusal of a proposal does not tell whether that was applied
+		return nil, fmt.Errorf("%w: etcd's alarm is raised", quorum.ErrNoSpace)
 	}
 	response, err := m.server.Txn(ctx, txn)
 	switch {

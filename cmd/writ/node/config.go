@@ -141,10 +141,11 @@ type Limits struct {
 
 // Storage bounds the replicated store.
 type Storage struct {
-	// QuotaBytes is the size at which the store refuses every write; new resources are refused at 80 % of it. 16 MiB to
-	// 8 GiB. Default 2 GiB.
+	// QuotaBytes is how large the store is to become: new resources and larger checkpoints are refused at 80 % of it. While
+	// compaction is behind it can take twice as much. 16 MiB to 8 GiB. Default 2 GiB.
 	QuotaBytes int64 `koanf:"quota_bytes"`
-	// KeepRevisions is how many commits of history are kept for watches to resume over. At least 1000. Default 200000.
+	// KeepRevisions is how many commits of history are kept for watches to resume over, while the store is at most half
+	// full. At least 1000. Default 200000.
 	KeepRevisions int64 `koanf:"keep_revisions"`
 }
 
