@@ -344,7 +344,7 @@ func (q *fakeQuorum) Status() quorum.Status {
 	defer q.mu.Unlock()
 	return quorum.Status{
 		Node: q.name, Cluster: "test", Incarnation: "i1", Epoch: 1, Coordinator: q.coordinator.Name, Term: 5,
-		NotReady: q.notReady, Nodes: q.nodes, Revision: 42,
+		NotReady: q.notReady, Nodes: q.nodes, Revision: 42, DBBytes: 900, QuotaBytes: 800, OverQuota: true,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/quorum"
 )
 
 // metrics of this package. Counters of the hot path are looked up once, here.
@@ -134,5 +135,25 @@ func (m *metrics) guardTold(news []*writv1.GuardResponse) {
 		case *writv1.GuardResponse_Hurry:
 			m.guardNews.WithLabelValues("hurry").Inc()
 		}
+	}
+}
+
+// storeMetrics tells how full the store is, as this node has it.
+func storeMetrics(q Quorum) []prometheus.Collector {
+	gauge := func(name, help string, value func(quorum.Status) int64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(q.Status())) })
+	}
+	return []prometheus.Collector{
+		gauge("writ_server_store_bytes", "What is in use of the store, history included.",
+			func(st quorum.Status) int64 { return st.DBBytes }),
+		gauge("writ_server_store_soft_quota_bytes", "What may be in use after compaction before growth is refused; 0: no quota.",
+			func(st quorum.Status) int64 { return st.QuotaBytes }),
+		gauge("writ_server_store_over_quota", "1 while new resources and larger checkpoints are refused for want of space.",
+			func(st quorum.Status) int64 {
+				if st.OverQuota {
+					return 1
+				}
+				return 0
+			}),
 	}
 }

@@ -70,8 +70,10 @@ func New(q Quorum, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := config.Registry.Register(auditAlarms(q)); err != nil {
-		return nil, fmt.Errorf("registering metrics: %w", err)
+	for _, c := range append(storeMetrics(q), auditAlarms(q)) {
+		if err := config.Registry.Register(c); err != nil {
+			return nil, fmt.Errorf("registering metrics: %w", err)
+		}
 	}
 	checker, err := newChecker()
 	if err != nil {

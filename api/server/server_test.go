@@ -85,6 +85,17 @@ func TestHealthFollowsReadiness(t *testing.T) {
 	want(healthpb.HealthCheckResponse_SERVING)
 }
 
+func TestMetricsTellHowFullTheStoreIs(t *testing.T) {
+	n := start(t, newAuthority(t), newFake("a"), nil)
+	for name, want := range map[string]float64{
+		"writ_server_store_bytes": 900, "writ_server_store_soft_quota_bytes": 800, "writ_server_store_over_quota": 1,
+	} {
+		if got := n.metric(name, ""); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+}
+
 func TestReflection(t *testing.T) {
 	n := start(t, newAuthority(t), newFake("a"), nil)
 	stream, err := reflectionpb.NewServerReflectionClient(n.dial(app).conn).ServerReflectionInfo(testContext(t))
