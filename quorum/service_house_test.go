@@ -132,3 +132,17 @@ func TestAStoreFullOfStateRefusesWhatGrowsAndRecovers(t *testing.T) {
 	// Nobody else could take over, so the coordinator gives its free pages back itself.
 	c.Await("the file is short", func() bool { return c.Nodes[0].Member.Progress().DBFileBytes < 12<<20 })
 }
+
+func TestTheCoordinatorGoesToAPreferredRegion(t *testing.T) {
+	c := quorumtest.New(t, 3)
+	c.StartAll()
+	was := c.Coordinator()
+	preferred := c.Nodes[0]
+	if preferred == was {
+		preferred = c.Nodes[1]
+	}
+	c.StopAll()
+	c.Configure = func(_ *etcd.Config, q *quorum.Config) { q.PreferredRegions = []string{preferred.Name} }
+	c.StartAll()
+	c.Await(preferred.Name+" decides", func() bool { return c.Coordinator() == preferred })
+}
