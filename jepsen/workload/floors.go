@@ -99,6 +99,7 @@ func (r *floorReaders) ask(ctx context.Context, guard int) {
 type durable struct {
 	at    time.Duration
 	token fence.Token
+	wrote bool   // it let a write through
 	how   string // what it did
 }
 
@@ -111,7 +112,7 @@ func checkFloors(h *record.History) verdict.Judgement {
 		return garbled(Floors, check, err)[0]
 	}
 	j := judgement(Floors, check, "")
-	back := putBack(h)
+	back, most := putBack(h), make(map[string]fence.Token)
 	told, compared := 0, 0
 	for _, c := range h.Of(Floors) { // in the order in which they were asked
 		if c.Outcome != record.OK {
@@ -125,8 +126,12 @@ func checkFloors(h *record.History) verdict.Judgement {
 		for _, alarm := range t.Alarms {
 			blame(&j, c.Round, "%s was told of a token below its floor: %s", c.Client, alarm)
 		}
-		earlier := before(proofs[c.Client], c.At)
-		if earlier == nil || !t.Seeded && earlier.at <= back.latest(c.Client, c.Returned) {
+		earlier := proofs[c.Client].before(c.At)
+		if !t.Seeded {
+			earlier = proofs[c.Client].onDisk(c.At, back.latest(c.Client, c.Returned), most[c.Client])
+		}
+		most[c.Client] = max(most[c.Client], t.floor(store.Resource))
+		if earlier == nil {
 			continue
 		}
 		compared++
@@ -143,6 +148,18 @@ func checkFloors(h *record.History) verdict.Judgement {
 		j.Verdict = verdict.Unknown
 	}
 	return j
+}
+
+// onDisk is the proof of the largest token that the disk of a guard has to hold which has not heard from the quorum since it was
+// started: one after the disk was put back, and of what the guard had told before. A guard that leaves acknowledges what it never
+// hears of, for it admits nothing until it has been seeded.
+func (p proofsOf) onDisk(at, after time.Duration, told fence.Token) (found *durable) {
+	for i := range p.all {
+		if p := &p.all[i]; p.at < at && p.at > after && (p.wrote || p.token <= told) && (found == nil || p.token > found.token) {
+			found = p
+		}
+	}
+	return found
 }
 
 // restored are the times in which the disks of guards were put back, by guard.
@@ -172,8 +189,8 @@ func (r restored) latest(guard string, at time.Duration) (until time.Duration) {
 	return until
 }
 
-// durableFloors are the proofs of each guard, in the order of time, each with the largest token until then.
-func durableFloors(h *record.History) (map[string][]durable, error) {
+// durableFloors are the proofs of each guard.
+func durableFloors(h *record.History) (map[string]proofsOf, error) {
 	all := make(map[string][]durable)
 	for _, c := range h.Of(Appends) {
 		if c.Op != opAppend || c.Outcome != record.OK {
@@ -184,7 +201,7 @@ func durableFloors(h *record.History) (map[string][]durable, error) {
 			return nil, fmt.Errorf("call %d: %w", c.ID, err)
 		}
 		guard := lab.Guard(what.Front)
-		all[guard] = append(all[guard], durable{c.Returned, what.Token, "let a write through under"})
+		all[guard] = append(all[guard], durable{c.Returned, what.Token, true, "let a write through under"})
 	}
 	for _, e := range h.Events {
 		if e.Workload != Appends || e.Op != opGranted {
@@ -196,26 +213,34 @@ func durableFloors(h *record.History) (map[string][]durable, error) {
 		}
 		for guard, how := range what.Proofs {
 			if how == acked {
-				all[guard] = append(all[guard], durable{e.At, what.Token, "acknowledged"})
+				all[guard] = append(all[guard], durable{e.At, what.Token, false, "acknowledged"})
 			}
 		}
 	}
-	for _, list := range all {
+	proofs := make(map[string]proofsOf)
+	for guard, list := range all {
 		slices.SortStableFunc(list, func(a, b durable) int { return cmp.Compare(a.at, b.at) })
-		for i := 1; i < len(list); i++ {
-			if list[i-1].token > list[i].token {
-				at := list[i].at
-				list[i] = list[i-1]
-				list[i].at = at
+		largest := make([]int, len(list))
+		for i := range list {
+			largest[i] = i
+			if i > 0 && list[largest[i-1]].token > list[i].token {
+				largest[i] = largest[i-1]
 			}
 		}
+		proofs[guard] = proofsOf{list, largest}
 	}
-	return all, nil
+	return proofs, nil
+}
+
+// proofsOf are those of a guard, in the order of time, and the place of the one of the largest token until each.
+type proofsOf struct {
+	all     []durable
+	largest []int
 }
 
 // before is the proof of the largest token that was there at a time; nil: there was none.
-func before(list []durable, at time.Duration) *durable {
-	i, _ := slices.BinarySearchFunc(list, at, func(p durable, at time.Duration) int {
+func (p proofsOf) before(at time.Duration) *durable {
+	i, _ := slices.BinarySearchFunc(p.all, at, func(p durable, at time.Duration) int {
 		if p.at < at {
 			return -1
 		}
@@ -224,5 +249,5 @@ func before(list []durable, at time.Duration) *durable {
 	if i == 0 {
 		return nil
 	}
-	return &list[i-1]
+	return &p.all[p.largest[i-1]]
 }

@@ -45,27 +45,34 @@ func TestFloors(t *testing.T) {
 			p.said("guard1", true, 1, 7, record.OK)
 			p.said("guard1", true, 9, 7, record.OK)
 		}, verdict.Valid, "told their floors 4 times, and had proved one before in 3"},
-		"the base counts":  {func(p floorTape) { p.granted(5, raised); p.said("guard1", true, 5, 0, record.OK) }, verdict.Valid, ""},
-		"one that was cut": {func(p floorTape) { p.granted(5, raised); p.said("guard2", true, 1, 2, record.OK) }, verdict.Unknown, "in 0"},
-		"not seeded":       {func(p floorTape) { p.granted(5, raised); p.said("guard1", false, 1, 5, record.OK) }, verdict.Valid, "before in 1"},
-		"not on disk":      {func(p floorTape) { p.granted(5, raised); p.said("guard1", false, 1, 2, record.OK) }, verdict.Invalid, "acknowledged 1.5"},
-		"the disk was put back": {func(p floorTape) {
+		"the base counts":         {func(p floorTape) { p.granted(5, raised); p.said("guard1", true, 5, 0, record.OK) }, verdict.Valid, ""},
+		"one that was cut":        {func(p floorTape) { p.granted(5, raised); p.said("guard2", true, 1, 2, record.OK) }, verdict.Unknown, "in 0"},
+		"not seeded":              {func(p floorTape) { p.append(5, 0, record.OK); p.said("guard1", false, 1, 5, record.OK) }, verdict.Valid, "before in 1"},
+		"acknowledged by leaving": {func(p floorTape) { p.granted(5, raised); p.said("guard1", false, 1, 2, record.OK) }, verdict.Unknown, "in 0"},
+		"not on disk":             {func(p floorTape) { p.append(5, 0, record.OK); p.said("guard1", false, 1, 2, record.OK) }, verdict.Invalid, "let a write through under 1.5"},
+		"told, acknowledged, and not on disk": {func(p floorTape) {
 			p.granted(5, raised)
+			p.said("guard1", true, 1, 5, record.OK)
+			p.granted(6, raised)
+			p.said("guard1", false, 1, 4, record.OK)
+		}, verdict.Invalid, "acknowledged 1.5"},
+		"the disk was put back": {func(p floorTape) {
+			p.append(5, 0, record.OK)
 			p.w.Fault("old-image", "guard1")()
 			p.said("guard1", false, 1, 2, record.OK)
-			p.granted(6, raised)
+			p.append(6, 0, record.OK)
 			p.said("guard1", false, 1, 6, record.OK)
 		}, verdict.Valid, "before in 1"},
 		"the disk is being put back": {func(p floorTape) {
-			p.granted(5, raised)
+			p.append(5, 0, record.OK)
 			p.w.Fault("old-image", "guard1")
 			p.said("guard1", false, 1, 2, record.OK)
 		}, verdict.Unknown, ""},
 		"the disk of another was put back": {func(p floorTape) {
-			p.granted(5, raised)
+			p.append(5, 0, record.OK)
 			p.w.Fault("old-image", "guard2")()
 			p.said("guard1", false, 1, 2, record.OK)
-		}, verdict.Invalid, "acknowledged 1.5"},
+		}, verdict.Invalid, "let a write through under 1.5"},
 		"seeded with a disk that was put back": {func(p floorTape) {
 			p.granted(5, raised)
 			p.w.Fault("old-image", "guard1")()
