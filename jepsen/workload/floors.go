@@ -57,6 +57,8 @@ func (r *floorReaders) Run(ctx context.Context, _ int) error {
 // toldFloors is what a guard says, as far as it is recorded.
 type toldFloors struct {
 	Seeded bool `json:"seeded"`
+	// Ready is false of one that is not seeded, or about to end.
+	Ready bool `json:"ready"`
 	// Base is the floor of resources that have none of their own.
 	Base   fence.Token `json:"base"`
 	Tokens []struct {
@@ -103,8 +105,8 @@ type durable struct {
 	how   string // what it did
 }
 
-// checkFloors holds what guards say against what they have proved before they were asked: one that has heard from the quorum since it
-// was started, and one that has not and tells what its disk holds, unless that was put back to what it held before.
+// checkFloors holds what guards say against what they have proved before they were asked: one that admits, having heard from the
+// quorum since it was started, and one that does not and tells what its disk holds, unless that was put back.
 func checkFloors(h *record.History) verdict.Judgement {
 	const check = "D2"
 	proofs, err := durableFloors(h)
@@ -127,7 +129,7 @@ func checkFloors(h *record.History) verdict.Judgement {
 			blame(&j, c.Round, "%s was told of a token below its floor: %s", c.Client, alarm)
 		}
 		earlier := proofs[c.Client].before(c.At)
-		if !t.Seeded {
+		if !t.Seeded || !t.Ready {
 			earlier = proofs[c.Client].onDisk(c.At, back.latest(c.Client, c.Returned), most[c.Client])
 		}
 		most[c.Client] = max(most[c.Client], t.floor(store.Resource))
@@ -150,9 +152,9 @@ func checkFloors(h *record.History) verdict.Judgement {
 	return j
 }
 
-// onDisk is the proof of the largest token that the disk of a guard has to hold which has not heard from the quorum since it was
-// started: one after the disk was put back, and of what the guard had told before. A guard that leaves acknowledges what it never
-// hears of, for it admits nothing until it has been seeded.
+// onDisk is the proof of the largest token that the disk of a guard has to hold which admits nothing: one after the disk was put
+// back, and of what the guard had told before. A guard that leaves is counted as having acknowledged what it never hears of, for
+// it admits nothing until it has been seeded.
 func (p proofsOf) onDisk(at, after time.Duration, told fence.Token) (found *durable) {
 	for i := range p.all {
 		if p := &p.all[i]; p.at < at && p.at > after && (p.wrote || p.token <= told) && (found == nil || p.token > found.token) {

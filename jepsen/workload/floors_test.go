@@ -22,7 +22,7 @@ func (p floorTape) granted(token int, proofs map[string]string) {
 }
 
 func (p floorTape) said(guard string, seeded bool, base, floor int, outcome record.Outcome) {
-	value := map[string]any{"seeded": seeded, "base": nth(base)}
+	value := map[string]any{"seeded": seeded, "ready": seeded, "base": nth(base)}
 	if floor != 0 {
 		value["tokens"] = []map[string]any{{"resource": store.Resource, "token": nth(floor)}}
 	}
@@ -49,7 +49,13 @@ func TestFloors(t *testing.T) {
 		"one that was cut":        {func(p floorTape) { p.granted(5, raised); p.said("guard2", true, 1, 2, record.OK) }, verdict.Unknown, "in 0"},
 		"not seeded":              {func(p floorTape) { p.append(5, 0, record.OK); p.said("guard1", false, 1, 5, record.OK) }, verdict.Valid, "before in 1"},
 		"acknowledged by leaving": {func(p floorTape) { p.granted(5, raised); p.said("guard1", false, 1, 2, record.OK) }, verdict.Unknown, "in 0"},
-		"not on disk":             {func(p floorTape) { p.append(5, 0, record.OK); p.said("guard1", false, 1, 2, record.OK) }, verdict.Invalid, "let a write through under 1.5"},
+		"about to end": {func(p floorTape) {
+			p.granted(5, raised)
+			p.said("guard1", true, 1, 5, record.OK)
+			p.granted(6, raised)
+			p.w.Call(Floors, "guard1", opStatus, nil)(record.OK, map[string]any{"seeded": true, "ready": false, "base": nth(5)})
+		}, verdict.Valid, "before in 2"},
+		"not on disk": {func(p floorTape) { p.append(5, 0, record.OK); p.said("guard1", false, 1, 2, record.OK) }, verdict.Invalid, "let a write through under 1.5"},
 		"told, acknowledged, and not on disk": {func(p floorTape) {
 			p.granted(5, raised)
 			p.said("guard1", true, 1, 5, record.OK)

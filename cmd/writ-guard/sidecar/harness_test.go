@@ -308,6 +308,22 @@ func (p *process) statusOf(t testing.TB, field string) int {
 	return 0
 }
 
+// processorTime is what the process has used, by the kernel's ticks of 10 ms.
+func (p *process) processorTime(t testing.TB) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // after the name, which may hold anything
+	var user, system int64
+	if _, err := fmt.Sscanf(rest, "%s %d %d %d %d %d %d %d %d %d %d %d %d", new(string), new(int), new(int), new(int), new(int), new(int),
+		new(uint64), new(uint64), new(uint64), new(uint64), new(uint64), &user, &system); err != nil {
+		t.Fatalf("%q: %v", rest, err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
 func decodeJSON(t testing.TB, text string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), into); err != nil {

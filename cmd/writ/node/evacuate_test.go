@@ -95,8 +95,10 @@ func TestEvacuation(t *testing.T) {
 	th := newTheaterOf(t, nil, groups...)
 	th.steady("eu")
 
-	p := th.evacuate("eu", "--mode", "switchover", "--max-parallel", "2", "--reason", "flood")
-	ids := th.sign(groups...)
+	p := th.evacuate("eu", "--mode", "switchover", "--max-parallel", "2", "--reason", "flood", "--plan-only")
+	p.exits(6)
+	ids := th.sign(groups...) // all of them: whoever is signed first would go first
+	p = th.evacuate("eu", "--mode", "switchover", "--max-parallel", "2", "--reason", "flood")
 	eventually(t, func() string {
 		if open := th.openIn()["d"]; open != nil && (open.GetState() == writv1.PromotionState_PROMOTION_STATE_PROPOSED || open.GetState() == writv1.PromotionState_PROMOTION_STATE_APPROVING) {
 			return "the first has not begun: " + open.String()

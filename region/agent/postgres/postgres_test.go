@@ -134,7 +134,7 @@ func TestPromotingWaitsForThePosition(t *testing.T) {
 	b.await("select pg_get_wal_replay_pause_state()", "paused")
 	p.Position = drained.Position
 	p.Position.Bytes += 1 << 20
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	_, err := b.server.Hooks()[promoteKind].Run(ctx, p)
 	if err == nil || !strings.Contains(err.Error(), "has to reach") {
