@@ -87,12 +87,31 @@ func (x *Machine) needs(g *group, rec *writv1.Promotion) []need {
 			add(writv1.HookKind_HOOK_KIND_REINSTATE, region, 0)
 		}
 	case rollingBack:
-		if g.rec.Primary == rec.From && !add(writv1.HookKind_HOOK_KIND_UNDRAIN, rec.From, 0) {
+		if g.rec.Primary != rec.From {
+			break
+		}
+		if !add(writv1.HookKind_HOOK_KIND_UNDRAIN, rec.From, 0) {
 			add(writv1.HookKind_HOOK_KIND_REINSTATE, rec.From, 0)
+		}
+		if askedToShift(rec) {
+			add(writv1.HookKind_HOOK_KIND_SHIFT, rec.From, 100)
 		}
 	default:
 	}
 	return all
+}
+
+// askedToShift tells whether traffic may have gone to B, which it must not be left with: also where nobody knows, as after a step that
+// timed out.
+func askedToShift(rec *writv1.Promotion) bool {
+	return slices.ContainsFunc(rec.Hooks, func(run *writv1.HookRun) bool {
+		return run.Kind == writv1.HookKind_HOOK_KIND_SHIFT && !shiftsBack(rec, run)
+	})
+}
+
+// shiftsBack tells whether a run of the shift hook gives A its traffic again.
+func shiftsBack(rec *writv1.Promotion, run *writv1.HookRun) bool {
+	return run.Kind == writv1.HookKind_HOOK_KIND_SHIFT && rec.From != rec.To && run.Region == rec.From
 }
 
 // losers are the regions of whose writes some may be lost.
@@ -281,6 +300,8 @@ func (x *Machine) task(p *promotion, run *writv1.HookRun) *writv1.Task {
 		t.Token, t.OldToken = rec.ExpectedToken, 0
 	case run.Kind == writv1.HookKind_HOOK_KIND_PROMOTE:
 		t.Position = rec.Drained
+	case shiftsBack(rec, run):
+		t.From, t.To = rec.To, rec.From
 	case run.Kind == writv1.HookKind_HOOK_KIND_REINSTATE:
 		for _, lost := range rec.Tails {
 			if lost.From == run.Region {
@@ -316,6 +337,9 @@ func (x *Machine) hookDone(m lease.Moment, p *promotion, region, agent string, r
 			rec.Drained = placed(r.Position)
 		case writv1.HookKind_HOOK_KIND_SHIFT:
 			rec.Shifted = run.Percent
+			if shiftsBack(rec, run) {
+				rec.Shifted = 0
+			}
 		case writv1.HookKind_HOOK_KIND_REINSTATE:
 			addEntries(rec, region, r.Entries)
 		default:

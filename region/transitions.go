@@ -120,7 +120,7 @@ func Transitions() []Transition {
 			"gives B the tenure, quarantines A; asks B for `promote`, and A for `demote`"},
 		{moveRollBack, from(fencing, tail, granted), rollingBack, "`Abort` is asked for",
 			"from GRANTED ends B's tenure and raises every guard again"},
-		{moveRolledBack, from(rollingBack), rolledBack, "A has a newer token, and its `undrain` (or else `reinstate`) hook has succeeded, is optional, was skipped, or there is none; after a recovery: nobody has one",
+		{moveRolledBack, from(rollingBack), rolledBack, "A has a newer token, and its `undrain` (or else `reinstate`) hook and, if B was asked to `shift`, its own `shift` back have succeeded, are optional, were skipped, or there are none; after a recovery: nobody has one",
 			"A is primary again; if B had the tenure it is quarantined"},
 		{moveVerify, from(granted), verifying, "`promote` and every step of `shift` have succeeded", "asks B for `verify`"},
 		{moveVerified, from(verifying), done, "`verify` has succeeded, and nothing was lost",

@@ -471,13 +471,17 @@ func (w *world) work(a *agentProcess, answer *writv1.AgentPollResponse) {
 	}
 }
 
-// checkTask holds what an agent is asked for against S6: B is promoted only when every guard of the old tenure is fenced.
+// checkTask holds what an agent is asked for against S6: B is promoted, and has traffic moved to it, only when every guard of the
+// old tenure is fenced. Whoever moves traffic moves it to itself.
 func (w *world) checkTask(a *agentProcess, t *writv1.Task) {
-	if t.Kind != writv1.HookKind_HOOK_KIND_PROMOTE {
+	if t.Kind == writv1.HookKind_HOOK_KIND_SHIFT && t.To != a.region {
+		w.t.Fatalf("%s is asked to shift from %q to %q", a.region, t.From, t.To)
+	}
+	if t.Kind != writv1.HookKind_HOOK_KIND_PROMOTE && t.Kind != writv1.HookKind_HOOK_KIND_SHIFT {
 		return
 	}
 	if tenure := w.records[lease.Resource(t.Resource)]; tenure.Token == fence.Token(t.Token) && (!tenure.Held || tenure.Holder.Region != a.region) {
-		w.t.Fatalf("%s is asked to promote under %v, which is %v of %s", a.region, fence.Token(t.Token), tenure.Held, tenure.Holder.Region)
+		w.t.Fatalf("%s is asked to %s under %v, which is %v of %s", a.region, hookName(t.Kind), fence.Token(t.Token), tenure.Held, tenure.Holder.Region)
 	}
 }
 
