@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/singleton/cron"
 	"github.com/writ-io/writ/singleton/schedule"
@@ -30,8 +32,12 @@ type JobInfo struct {
 // jobSlots is how many of the next slots a JobInfo tells.
 const jobSlots = 5
 
+// jobsAtOnce is how many jobs are read at a time.
+const jobsAtOnce = 32
+
 // Jobs returns the jobs whose names begin with a prefix, in the order of their names: what was ever run by [Singleton.Cron]
-// and is not forgotten. Errors: as those of lease.Client.List and Get.
+// and is not forgotten. Each job is as the node that answers has it, perhaps a moment behind; [Singleton.Job] is not. Errors: as
+// those of lease.Client.List and Get.
 func (s *Singleton) Jobs(ctx context.Context, prefix string) ([]JobInfo, error) {
 	var names []string
 	for info, err := range s.client.List(ctx, lease.ListOptions{Prefix: prefix, PageSize: 1000}) {
@@ -42,16 +48,27 @@ func (s *Singleton) Jobs(ctx context.Context, prefix string) ([]JobInfo, error) 
 			names = append(names, string(info.Resource))
 		}
 	}
-	jobs := make([]JobInfo, 0, len(names))
-	for _, name := range names {
-		job, err := s.Job(ctx, name)
-		if lease.ReasonOf(err) == lease.ReasonNotFound {
-			continue // forgotten since
+	found := make([]*JobInfo, len(names))
+	reading, ctx := errgroup.WithContext(ctx)
+	reading.SetLimit(jobsAtOnce)
+	for i, name := range names {
+		reading.Go(func() error {
+			job, err := s.job(ctx, name, true)
+			if lease.ReasonOf(err) == lease.ReasonNotFound {
+				return nil // forgotten since
+			}
+			found[i] = &job
+			return err
+		})
+	}
+	if err := reading.Wait(); err != nil {
+		return nil, err
+	}
+	jobs := make([]JobInfo, 0, len(found))
+	for _, job := range found {
+		if job != nil {
+			jobs = append(jobs, *job)
 		}
-		if err != nil {
-			return nil, err
-		}
-		jobs = append(jobs, job)
 	}
 	return jobs, nil
 }
@@ -59,12 +76,17 @@ func (s *Singleton) Jobs(ctx context.Context, prefix string) ([]JobInfo, error) 
 // Job returns what is known of a job. Errors: NOT_FOUND, also for a resource that is not that of a job; as those of
 // lease.Client.Get.
 func (s *Singleton) Job(ctx context.Context, name string) (JobInfo, error) {
-	info, err := s.jobLease(ctx, name)
+	return s.job(ctx, name, false)
+}
+
+// job reads a job, if local is set as one node has it.
+func (s *Singleton) job(ctx context.Context, name string, local bool) (JobInfo, error) {
+	info, err := s.jobLease(ctx, name, local)
 	if err != nil {
 		return JobInfo{}, err
 	}
 	job := JobInfo{Name: name, Lease: info}
-	control, err := s.client.Get(ctx, cron.ControlPrefix+name, lease.GetOptions{WithCheckpoint: true})
+	control, err := s.client.Get(ctx, cron.ControlPrefix+name, lease.GetOptions{Local: local, WithCheckpoint: true})
 	if err != nil && lease.ReasonOf(err) != lease.ReasonNotFound {
 		return JobInfo{}, err
 	}
@@ -102,8 +124,8 @@ func isJob(info lease.Info) bool {
 	return json.Unmarshal(info.Metadata, &metadata) == nil && metadata.Writ == cronMark
 }
 
-func (s *Singleton) jobLease(ctx context.Context, name string) (lease.Info, error) {
-	info, err := s.client.Get(ctx, name, lease.GetOptions{WithCheckpoint: true})
+func (s *Singleton) jobLease(ctx context.Context, name string, local bool) (lease.Info, error) {
+	info, err := s.client.Get(ctx, name, lease.GetOptions{Local: local, WithCheckpoint: true})
 	if err == nil && !isJob(info) {
 		err = lease.Errorf(lease.ReasonNotFound, "%q is not the name of a job", name)
 	}
@@ -150,7 +172,7 @@ const steerTTL = 5 * time.Second
 
 // steerJob changes a control document while it holds it, so that no change is lost.
 func (s *Singleton) steerJob(ctx context.Context, name string, change func(c cron.Control, by string) (cron.Control, error)) (err error) {
-	if _, err := s.jobLease(ctx, name); err != nil {
+	if _, err := s.jobLease(ctx, name, false); err != nil {
 		return err
 	}
 	hold, err := s.client.Acquire(ctx, cron.ControlPrefix+name, lease.AcquireOptions{TTL: steerTTL})

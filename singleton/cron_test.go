@@ -175,6 +175,34 @@ func TestCronStandsByWithoutAsking(t *testing.T) {
 	})
 }
 
+// Jobs are read many at a time: one after the other would take longer than anybody waits, where the quorum is far.
+func TestManyJobsAreListed(t *testing.T) {
+	withJobs(t, func(w *jobWorld) {
+		const many = 100
+		var j journal
+		p := w.process("eu", singleton.Config{})
+		var stops []func() error
+		for i := range many {
+			stops = append(stops, w.cron(p, fmt.Sprintf("job%03d", i), "0 * * * *", j.note("a")))
+		}
+		w.Advance(time.Second)
+		far := w.start("")
+		operator := far.Singleton(singleton.Config{})
+		far.Delay(80 * time.Millisecond)
+		began := time.Now()
+		jobs, err := operator.Jobs(w.Context(), "")
+		if err != nil || len(jobs) != many || jobs[0].Name != "job000" || jobs[many-1].Name != "job099" || len(jobs[7].Next) == 0 {
+			t.Errorf("%d jobs, %v", len(jobs), err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the list takes %v", took)
+		}
+		for _, stop := range stops {
+			_ = stop()
+		}
+	})
+}
+
 func TestJobsAreSteered(t *testing.T) {
 	withJobs(t, func(w *jobWorld) {
 		var j journal
