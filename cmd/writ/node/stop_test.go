@@ -81,7 +81,7 @@ func TestStopOfAFailedStore(t *testing.T) {
 	eventually(t, func() string {
 		var all strings.Builder
 		must(t, pprof.Lookup("goroutine").WriteTo(&all, 2))
-		if !strings.Contains(all.String(), "(*Member).revision") {
+		if !strings.Contains(all.String(), "(*Member).readHistory") {
 			return "nobody waits for the database"
 		}
 		return ""
