@@ -145,6 +145,8 @@ func (p *Plan) idle() {
 	p.Works = slices.DeleteFunc(p.Works, func(w Work) bool {
 		return !slices.ContainsFunc(p.Services, func(s Service) bool { return slices.Contains(s.Works, w.Name) })
 	})
+	empty(&p.Services)
+	empty(&p.Works)
 }
 
 // empty makes nothing of a list of nothing, as Parse has it.
