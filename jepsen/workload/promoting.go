@@ -217,11 +217,14 @@ func (p *promotions) promote(ctx context.Context, g *writv1.Group) {
 		}
 	}
 	done := p.world.Record.Call(Promotion, "operator", opPromote, promoted{From: g.GetPrimary(), To: request.GetTo(), Mode: shortName(request.GetMode().String(), "PROMOTION_MODE_")})
-	// What was asked for may be there though nobody was told: it is found among those that are open.
 	planned, outcome := ask(ctx, p.office, p.rng, "operator", "plan", asked{}, writv1.RegionServiceClient.Plan, request,
 		func(answer *writv1.Promotion, what *asked) { what.ID = answer.GetId() })
 	if outcome != record.OK {
 		done(outcome, nil)
+		// One that was planned without anybody being told stands in the way, also of a group that is steady.
+		if open := p.open(ctx); open != "" {
+			p.finish(ctx, plan{id: open})
+		}
 		return
 	}
 	this := plan{id: planned.GetId()}
