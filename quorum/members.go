@@ -31,14 +31,15 @@ func (s *Service) MemberAdd(ctx context.Context, by lease.Principal, name, peerU
 	if err != nil {
 		return 0, nil, err
 	}
-	at := slices.IndexFunc(s.member.Members(), func(m MemberInfo) bool { return slices.Contains(m.PeerURLs, peerURL) })
+	members := s.member.Members() // once: it may change at any time
+	at := slices.IndexFunc(members, func(m MemberInfo) bool { return slices.Contains(m.PeerURLs, peerURL) })
 	switch id := known[name]; {
-	case id != 0 && at >= 0 && s.member.Members()[at].ID == id && !s.member.Members()[at].Started:
+	case id != 0 && at >= 0 && members[at].ID == id && !members[at].Started:
 		return id, s.peerURLs(known), nil
 	case id != 0:
 		return 0, nil, lease.Errorf(lease.ReasonConflict, "a member named %q exists (%x); remove it first", name, id)
 	case at >= 0:
-		return 0, nil, lease.Errorf(lease.ReasonConflict, "member %x has the URL %s; remove it first", s.member.Members()[at].ID, peerURL)
+		return 0, nil, lease.Errorf(lease.ReasonConflict, "member %x has the URL %s; remove it first", members[at].ID, peerURL)
 	}
 	if _, err := s.do(ctx, BeginMemberChange{Actor: by, Change: &writv1.MemberChange{Name: name, Add: true, PeerUrl: peerURL}}); err != nil {
 		return 0, nil, err
