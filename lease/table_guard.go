@@ -51,8 +51,24 @@ func (g *guard) covers(name Resource) bool {
 
 // closes says whether g refuses writes under a rule when its guard lease has run out, and knows that it has to.
 func (g *guard) closes(rule *writv1.GuardingRule) bool {
+	if g.rec.NeverLapses && !mutant.On(mutant.StorageGuardLapses) {
+		return false
+	}
 	return rule.GetIsolation() == writv1.Isolation_ISOLATION_CLOSE &&
 		(g.rec.RulesVersion >= rule.GetClosedSince() || mutant.On(mutant.ClosedBeforeHeard))
+}
+
+// lasts says why g may go on admitting for ever, wherever it covers anything; empty: it cannot.
+func (t *Table) lasts(g *guard) string {
+	switch {
+	case g.rec.Left:
+		return ""
+	case g.rec.NeverLapses:
+		return "its storage does so by itself"
+	case t.guards.rules.opens(g.rec.Covers, g.rec.RulesVersion):
+		return "a rule lets it, without contact"
+	}
+	return ""
 }
 
 // known says how a guard is proved to admit nothing at all under a rule; 0: it is not.

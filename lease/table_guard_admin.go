@@ -30,6 +30,7 @@ func (g *guard) show(m Moment) *writv1.Guard {
 		Promise: writv1.GuardPromise(rec.Promise), Covers: rec.Covers, Slack: durationpb.New(time.Duration(rec.SlackMs) * time.Millisecond),
 		Lag: uint32(g.open.n), NewestFloor: g.newest, Counts: g.counts, Alarms: g.alarms, Warning: rec.Warning, Version: rec.Version,
 		RulesVersion: rec.RulesVersion, EnrolledAt: timestamppb.New(time.UnixMilli(rec.EnrolledAtUnixMs)), SoftwareVersion: rec.SoftwareVersion,
+		NeverLapses: rec.NeverLapses,
 	}
 	if rec.Out {
 		shown.State = writv1.GuardState_GUARD_STATE_OUT
@@ -59,8 +60,8 @@ func (t *Table) removeGuard(m Moment, r Request, c RemoveGuard) {
 		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Message: fmt.Sprintf("guard %q may be admitting writes", c.Name),
 			Fix: "stop it and wait until it is out, or attest that it admits nothing any more"})
 		return
-	case !c.Attest && !g.rec.Left && t.guards.rules.opens(g.rec.Covers, g.rec.RulesVersion):
-		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Message: fmt.Sprintf("guard %q may be admitting writes: a rule lets it, without contact", c.Name),
+	case !c.Attest && t.lasts(g) != "":
+		t.refuse(r.ID, &Error{Reason: ReasonNotGuarded, Message: fmt.Sprintf("guard %q may be admitting writes: %s", c.Name, t.lasts(g)),
 			Fix: "attest that it admits nothing any more"})
 		return
 	}

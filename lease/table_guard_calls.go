@@ -68,6 +68,7 @@ func (t *Table) enrol(m Moment, intake clock.Instant, c GuardCall, ask *writv1.G
 		Covers: ask.Covers, Stamps: ask.Stamps, Store: ask.Store, Session: c.Request.Session, Version: ask.Version,
 		SlackMs: ask.Slack.AsDuration().Milliseconds(), LeaseMs: t.config.GuardLease.Milliseconds(),
 		RulesVersion: t.guards.rules.record.GetVersion(), EnrolledAtUnixMs: unixMs(m.Wall), SoftwareVersion: ask.SoftwareVersion,
+		NeverLapses: ask.NeverLapses,
 	}
 	if g == nil {
 		g = &guard{rec: rec}
@@ -97,10 +98,16 @@ func (t *Table) mayEnrol(m Moment, g *guard, c GuardCall, ask *writv1.GuardEnrol
 	switch {
 	case g == nil && len(t.guards.order) >= MaxGuards:
 		return Errorf(ReasonLimit, "%d guards are enrolled already", len(t.guards.order))
-	case g == nil || (g.rec.Store == ask.Store && g.rec.Principal == string(c.Principal)):
+	case g == nil:
 		return nil
 	case g.rec.Principal != string(c.Principal):
 		return Errorf(ReasonDenied, "guard %q is another principal's", g.rec.Name)
+	case g.rec.NeverLapses && !keepsOn(g.rec, ask):
+		err := Errorf(ReasonConflict, "the storage of guard %q goes on admitting writes of what this one does not cover", g.rec.Name)
+		err.Fix = "let it cover " + strings.Join(g.rec.Covers, " ") + " as before, or, when nothing is written there any more, " + t.howToAttest(g)
+		return err
+	case g.rec.Store == ask.Store:
+		return nil
 	case mutant.On(mutant.SecondStoreEnrols):
 		return nil
 	case !g.rec.Out:
@@ -108,12 +115,17 @@ func (t *Table) mayEnrol(m Moment, g *guard, c GuardCall, ask *writv1.GuardEnrol
 		err.Fix = "wait until its guard lease has run out, give this one another name, or " + t.howToAttest(g)
 		err.RetryAfter = g.lapse.Sub(m.Now)
 		return err
-	case !g.rec.Left && t.guards.rules.opens(g.rec.Covers, g.rec.RulesVersion):
-		err := Errorf(ReasonConflict, "guard %q, with other floors, may go on admitting for ever: a rule lets it, without contact", g.rec.Name)
+	case t.lasts(g) != "":
+		err := Errorf(ReasonConflict, "guard %q, with other floors, may go on admitting for ever: %s", g.rec.Name, t.lasts(g))
 		err.Fix = "give this one another name, or " + t.howToAttest(g)
 		return err
 	}
 	return nil
+}
+
+// keepsOn says whether an enrolment is of a storage that does all that the recorded one may go on doing.
+func keepsOn(rec *writv1.GuardRecord, ask *writv1.GuardEnrol) bool {
+	return ask.NeverLapses && !slices.ContainsFunc(rec.Covers, func(p string) bool { return !slices.Contains(ask.Covers, p) })
 }
 
 // MayWitness says whether what an enrolment tells of tokens may count: it makes sense, and the guard's name is its principal's or
@@ -256,10 +268,11 @@ func (t *Table) acked(m Moment, g *guard, ask *writv1.GuardAcks) *writv1.GuardRe
 	return noted()
 }
 
-// left notes that a guard has stopped in order: nothing that it admitted is under way.
+// left notes that a guard has stopped in order: nothing that it admitted is under way, but for what its storage admits by itself.
 func (t *Table) left(m Moment, g *guard, ask *writv1.GuardLeave) *writv1.GuardResponse {
 	rec := proto.CloneOf(g.rec)
-	rec.Out, rec.Left, rec.Version = true, true, max(rec.Version, ask.GetVersion())
+	rec.Out, rec.Version = true, max(rec.Version, ask.GetVersion())
+	rec.Left = !rec.NeverLapses || mutant.On(mutant.StorageGuardLeaves)
 	t.store(g, rec)
 	t.note(Note{Actor: rec.Principal, Action: "guard.leave", Target: rec.Name})
 	t.reviewGuard(m, g)

@@ -74,6 +74,8 @@ const (
 const (
 	GrantBeforeProof        ID = "GrantBeforeProof"
 	OpenGuardLapses         ID = "OpenGuardLapses"
+	StorageGuardLapses      ID = "StorageGuardLapses"
+	StorageGuardLeaves      ID = "StorageGuardLeaves"
 	GuardLapsesEarly        ID = "GuardLapsesEarly"
 	SecondStoreEnrols       ID = "SecondStoreEnrols"
 	GuardNotSeeded          ID = "GuardNotSeeded"
@@ -307,6 +309,16 @@ var Registry = []Mutant{
 		ID: OpenGuardLapses, Kills: []string{"S2", "S3"}, Scenario: Guarded,
 		What:  "A guard that may go on without contact is taken for out when its guard lease has run out.",
 		Needs: "a rule that is open, a guard cut off from the quorum but not from a client, and a grant meanwhile",
+	},
+	{
+		ID: StorageGuardLapses, Kills: []string{"S2", "S3"}, Scenario: "guard-storage",
+		What:  "The guard of a storage that compares tokens by itself is taken for out when its guard lease has run out.",
+		Needs: "such a guard cut off from the quorum, a client that writes on under its old token, and a grant meanwhile",
+	},
+	{
+		ID: StorageGuardLeaves, Kills: []string{"S2", "S3"}, Scenario: "guard-storage",
+		What:  "The guard of a storage that compares tokens by itself is taken for one that admits nothing when it has left.",
+		Needs: "such a guard that is stopped, a client that writes on under its old token, and a grant meanwhile",
 	},
 	{
 		ID: GuardLapsesEarly, Kills: []string{"S2", "S3"}, Scenario: Guarded,

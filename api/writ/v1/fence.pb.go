@@ -706,7 +706,10 @@ type GuardEnrol struct {
 	// What it was opened for by certificates of break-glass, and has not told yet. All of it has been closed.
 	Openings []*GuardOpening `protobuf:"bytes,11,rep,name=openings,proto3" json:"openings,omitempty"`
 	// It answers GuardFloorsAsk. One that does not say so is not asked.
-	TellsFloors   bool `protobuf:"varint,12,opt,name=tells_floors,json=tellsFloors,proto3" json:"tells_floors,omitempty"`
+	TellsFloors bool `protobuf:"varint,12,opt,name=tells_floors,json=tellsFloors,proto3" json:"tells_floors,omitempty"`
+	// Its storage compares tokens by itself, and goes on admitting whether the guard runs or not: that its lease has run out, or
+	// that it has left, proves nothing. Raises wait for its acknowledgement, or for people who answer for it.
+	NeverLapses   bool `protobuf:"varint,13,opt,name=never_lapses,json=neverLapses,proto3" json:"never_lapses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -821,6 +824,13 @@ func (x *GuardEnrol) GetOpenings() []*GuardOpening {
 func (x *GuardEnrol) GetTellsFloors() bool {
 	if x != nil {
 		return x.TellsFloors
+	}
+	return false
+}
+
+func (x *GuardEnrol) GetNeverLapses() bool {
+	if x != nil {
+		return x.NeverLapses
 	}
 	return false
 }
@@ -2490,8 +2500,10 @@ type Guard struct {
 	RulesVersion    uint64                 `protobuf:"varint,17,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
 	EnrolledAt      *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=enrolled_at,json=enrolledAt,proto3" json:"enrolled_at,omitempty"`
 	SoftwareVersion string                 `protobuf:"bytes,19,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// As it enrolled: nothing but an acknowledgement, or people who answer for it, proves anything of it.
+	NeverLapses   bool `protobuf:"varint,20,opt,name=never_lapses,json=neverLapses,proto3" json:"never_lapses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Guard) Reset() {
@@ -2655,6 +2667,13 @@ func (x *Guard) GetSoftwareVersion() string {
 		return x.SoftwareVersion
 	}
 	return ""
+}
+
+func (x *Guard) GetNeverLapses() bool {
+	if x != nil {
+		return x.NeverLapses
+	}
+	return false
 }
 
 type GetGuardRequest struct {
@@ -3408,7 +3427,7 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x05leave\x18\a \x01(\v2\x13.writ.v1.GuardLeaveH\x00R\x05leave\x12.\n" +
 	"\x06probed\x18\b \x01(\v2\x14.writ.v1.GuardProbedH\x00R\x06probed\x122\n" +
 	"\x06floors\x18\t \x01(\v2\x18.writ.v1.GuardFloorsPageH\x00R\x06floorsB\x05\n" +
-	"\x03ask\"\xe2\x03\n" +
+	"\x03ask\"\x85\x04\n" +
 	"\n" +
 	"GuardEnrol\x12\x1f\n" +
 	"\x06region\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x06region\x12\x1b\n" +
@@ -3423,7 +3442,8 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x06stamps\x18\n" +
 	" \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\x12<\n" +
 	"\bopenings\x18\v \x03(\v2\x15.writ.v1.GuardOpeningB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\bopenings\x12!\n" +
-	"\ftells_floors\x18\f \x01(\bR\vtellsFloors\"\xe8\x03\n" +
+	"\ftells_floors\x18\f \x01(\bR\vtellsFloors\x12!\n" +
+	"\fnever_lapses\x18\r \x01(\bR\vneverLapses\"\xe8\x03\n" +
 	"\fGuardOpening\x12*\n" +
 	"\vcertificate\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\vcertificate\x12\x1d\n" +
 	"\x05group\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x05group\x12$\n" +
@@ -3540,7 +3560,7 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x11ListGuardsRequest\x12$\n" +
 	"\bresource\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\bresource\"<\n" +
 	"\x12ListGuardsResponse\x12&\n" +
-	"\x06guards\x18\x01 \x03(\v2\x0e.writ.v1.GuardR\x06guards\"\xe8\x05\n" +
+	"\x06guards\x18\x01 \x03(\v2\x0e.writ.v1.GuardR\x06guards\"\x8b\x06\n" +
 	"\x05Guard\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.writ.v1.GuardStateR\x05state\x12\x1c\n" +
@@ -3563,7 +3583,8 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\rrules_version\x18\x11 \x01(\x04R\frulesVersion\x12;\n" +
 	"\venrolled_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"enrolledAt\x12)\n" +
-	"\x10software_version\x18\x13 \x01(\tR\x0fsoftwareVersion\"\xa4\x01\n" +
+	"\x10software_version\x18\x13 \x01(\tR\x0fsoftwareVersion\x12!\n" +
+	"\fnever_lapses\x18\x14 \x01(\bR\vneverLapses\"\xa4\x01\n" +
 	"\x0fGetGuardRequest\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x04name\x12 \n" +
 	"\x06prefix\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06prefix\x12'\n" +

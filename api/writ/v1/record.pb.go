@@ -353,7 +353,9 @@ type GuardRecord struct {
 	Stamps           []string `protobuf:"bytes,17,rep,name=stamps,proto3" json:"stamps,omitempty"`
 	Warning          string   `protobuf:"bytes,18,opt,name=warning,proto3" json:"warning,omitempty"`
 	// Covered by its last process and not by this one: raises wait for it there until its contact W after enrolled_at.
-	Former        []string `protobuf:"bytes,19,rep,name=former,proto3" json:"former,omitempty"`
+	Former []string `protobuf:"bytes,19,rep,name=former,proto3" json:"former,omitempty"`
+	// Nothing but an acknowledgement, or people who answer for it, proves anything of it.
+	NeverLapses   bool `protobuf:"varint,20,opt,name=never_lapses,json=neverLapses,proto3" json:"never_lapses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +521,13 @@ func (x *GuardRecord) GetFormer() []string {
 		return x.Former
 	}
 	return nil
+}
+
+func (x *GuardRecord) GetNeverLapses() bool {
+	if x != nil {
+		return x.NeverLapses
+	}
+	return false
 }
 
 // GuardingRecord says which resources are guarded, and how. The rule with the longest matching prefix applies alone; a
@@ -1480,7 +1489,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\ftenure_group\x18\x13 \x01(\tR\vtenureGroup\"5\n" +
 	"\vProofRecord\x12\x14\n" +
 	"\x05guard\x18\x01 \x01(\tR\x05guard\x12\x10\n" +
-	"\x03how\x18\x02 \x01(\x05R\x03how\"\x8c\x04\n" +
+	"\x03how\x18\x02 \x01(\x05R\x03how\"\xaf\x04\n" +
 	"\vGuardRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x16\n" +
@@ -1501,7 +1510,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x10software_version\x18\x10 \x01(\tR\x0fsoftwareVersion\x12\x16\n" +
 	"\x06stamps\x18\x11 \x03(\tR\x06stamps\x12\x18\n" +
 	"\awarning\x18\x12 \x01(\tR\awarning\x12\x16\n" +
-	"\x06former\x18\x13 \x03(\tR\x06former\"W\n" +
+	"\x06former\x18\x13 \x03(\tR\x06former\x12!\n" +
+	"\fnever_lapses\x18\x14 \x01(\bR\vneverLapses\"W\n" +
 	"\x0eGuardingRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12+\n" +
 	"\x05rules\x18\x02 \x03(\v2\x15.writ.v1.GuardingRuleR\x05rules\"\xd3\x01\n" +
