@@ -141,6 +141,7 @@ func (g *Guard) columns() []column {
 		word("region", &g.Region, ""), number("ppm", &g.PPM, "0"), words("covers", &g.Covers),
 		duration("slack", &g.Slack, "2s"), duration("park", &g.Park, "10s"),
 		optional(words("stamps", &g.Stamps)), optional(word("as", &g.As, "")), flag("close", &g.Close),
+		flag("storage", &g.Storage),
 	}
 }
 

@@ -11,6 +11,7 @@
 //	node n1 region eu ppm 120
 //	rule r open drain 2s
 //	guard g1 region eu ppm -80 covers r* slack 2s park 10s
+//	guard g2 region us covers r1 storage
 //	client c1 region eu ppm -300 resources r1,r2 all ttl 10s hold 4s think 1s write 200ms checkpoint 1s priority 5 impatience 10 try 100 leave 20
 //	work nightly every 10s catch-up all window 1m overlap skip takes 2s fails 10 stuck 5 preferred eu
 //	work queue partitions 8 homes eu,us takes 500ms

@@ -15,6 +15,7 @@ rule r open unproven drain 2s
 rule q
 guard g1 region eu covers r*,q1
 guard g2 region eu ppm -5 covers r1 slack 1s park 2s as g1 close
+guard g3 region eu covers r1 storage
 client c1 region eu resources r1,r2,q2,x
 at 1s for 1s wipe g1
 at 2s for 1s stop g1 g2
@@ -40,12 +41,13 @@ func TestParseGuards(t *testing.T) {
 	want := []Guard{
 		{Name: "g1", Region: "eu", Covers: []string{"r*", "q1"}, Slack: 2 * time.Second, Park: 10 * time.Second},
 		{Name: "g2", Region: "eu", PPM: -5, Covers: []string{"r1"}, Slack: time.Second, Park: 2 * time.Second, As: "g1", Close: true},
+		{Name: "g3", Region: "eu", Covers: []string{"r1"}, Slack: 2 * time.Second, Park: 10 * time.Second, Storage: true},
 	}
 	if !reflect.DeepEqual(p.Guards, want) {
 		t.Errorf("guards %+v, want %+v", p.Guards, want)
 	}
 	roundTrip(t, p)
-	for resource, want := range map[string]string{"r1": "true g1 g2", "r2": "true g1", "q2": "true ", "x": "false "} {
+	for resource, want := range map[string]string{"r1": "true g1 g2 g3", "r2": "true g1", "q2": "true ", "x": "false "} {
 		ruled, through := p.Guarded(resource)
 		got := map[bool]string{true: "true ", false: "false "}[ruled] + strings.Join(through, " ")
 		if got != want {
@@ -61,12 +63,16 @@ func TestMistakesAboutGuards(t *testing.T) {
 		{"rule q", "rule r", "6:6: rule r is there twice; give each prefix one rule"},
 		{"covers r*,q1", "covers r*1", "7:27: covers of guard g1 hold \"r*1\"; name resources, or prefixes that end in an asterisk, such as r1,q*"},
 		{"rule q", "rule q unproven", "6:8: rule q is unproven, but guards that close are proved by their silence; add open, or leave unproven out"},
-		{"forge g1 amount 5", "forge g1", "19:1: amount of forge at 10s is 0; use 1 to 1000"},
+		{"forge g1 amount 5", "forge g1", "20:1: amount of forge at 10s is 0; use 1 to 1000"},
 		{"slack 1s", "slack 31s", "8:43: slack of guard g2 is 31s; use 100ms to 30s"},
 		{"as g1", "as c1", "8:57: as of guard g2 is \"c1\"; use the name of a guard, or leave it out"},
-		{"stop g1 g2", "stop n1", "11:19: stop at 2s names \"n1\", which is no guard; name a guard"},
-		{"wipe g1", "wipe c1", "10:19: wipe at 1s names \"c1\", which is neither; name one node or guard"},
-		{"open r q", "open x", "13:12: open at 4s names the prefix \"x\", which has no rule; name the prefix of a rule"},
+		{"stop g1 g2", "stop n1", "12:19: stop at 2s names \"n1\", which is no guard; name a guard"},
+		{"wipe g1", "wipe c1", "11:19: wipe at 1s names \"c1\", which is neither; name one node or guard"},
+		{"open r q", "open x", "14:12: open at 4s names the prefix \"x\", which has no rule; name the prefix of a rule"},
+		{"covers r1 storage", "covers r1 storage close", "9:30: storage of guard g3 goes on without its guard, which is to close; leave out storage or close"},
+		{"covers r1 storage", "covers r1 stamps r1 storage", "9:40: storage of guard g3 is written to without its guard, which is to stamp; leave out storage or stamps"},
+		{"covers r1 storage", "covers r1 as g1 storage", "9:36: storage of guard g3 belongs to a guard with the name of another; leave out storage or as"},
+		{"covers r*,q1", "covers r*,q1 storage", "7:33: storage of guard g1 belongs to a guard whose name another one has; leave out storage, or as of the other one"},
 		{"guard g2", "guard x2", "8:7: guard x2 has no such name as a guard has; use a word that starts with g, such as g1"},
 	} {
 		_, err := Parse("f", []byte(strings.Replace(guarded, c.from, c.to, 1)))

@@ -92,6 +92,9 @@ type Guard struct {
 	As string
 	// Close has it refuse without contact whatever the rules say.
 	Close bool
+	// Storage makes it the guard of a storage that compares tokens by itself, in the operation: clients write to that whether the
+	// guard runs or not, and the guard only raises it. That storage is never down, and takes nothing before it was raised first.
+	Storage bool
 }
 
 // Link is the way between two regions, in both directions. Two regions without one are 1 ms apart.

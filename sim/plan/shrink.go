@@ -265,6 +265,7 @@ func (s *shrinking) features() {
 	}
 	each(func(p *Plan, i int) { p.Nodes[i].PPM = 0 }, len(s.best.Nodes))
 	each(func(p *Plan, i int) { p.Guards[i].PPM = 0 }, len(s.best.Guards))
+	each(func(p *Plan, i int) { p.Guards[i].Storage = false }, len(s.best.Guards))
 	each(func(p *Plan, i int) { p.Rules[i].Open = false }, len(s.best.Rules))
 	for _, off := range []func(*Client){
 		func(c *Client) { c.PPM = 0 }, func(c *Client) { c.All = false },

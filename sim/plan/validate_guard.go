@@ -58,6 +58,25 @@ func (c *checker) guards() {
 			c.fail(place{"guard", i, "as"}, "as"+of, "use the name of a guard, or leave it out", "is %q", g.As)
 		}
 		c.span(place{"guard", i, "park"}, "park"+of, g.Park, time.Millisecond, maxPause)
+		if g.Storage {
+			c.storage(i, g)
+		}
+	}
+}
+
+// storage checks the guard of a storage that compares tokens by itself: what it cannot do as nothing goes through it, and that no
+// other process has its name, whose storage nobody would raise.
+func (c *checker) storage(i int, g Guard) {
+	field, at := "storage of guard "+g.Name, place{"guard", i, "storage"}
+	switch {
+	case g.Close:
+		c.fail(at, field, "leave out storage or close", "goes on without its guard, which is to close")
+	case len(g.Stamps) > 0:
+		c.fail(at, field, "leave out storage or stamps", "is written to without its guard, which is to stamp")
+	case g.As != "":
+		c.fail(at, field, "leave out storage or as", "belongs to a guard with the name of another")
+	case slices.ContainsFunc(c.plan.Guards, func(o Guard) bool { return o.As == g.Name }):
+		c.fail(at, field, "leave out storage, or as of the other one", "belongs to a guard whose name another one has")
 	}
 }
 
