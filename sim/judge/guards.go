@@ -55,10 +55,13 @@ func (f *fenced) loosen(guard string, from fence.Token) {
 	}
 }
 
-// Tighten takes in that the quorum has told a guard the present floors.
-func (j *Judge) Tighten(guard string) {
+// Tighten takes in that the quorum has told a guard the present floors: all tokens that had been taken are below base. What has been
+// granted without it since is none of them.
+func (j *Judge) Tighten(guard string, base fence.Token) {
 	for _, r := range j.resources { // each for itself: the order does not matter
-		delete(r.fenced.loose, guard)
+		if r.fenced.granted < base {
+			delete(r.fenced.loose, guard)
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ func TestGuards(t *testing.T) {
 	}
 	bare := func(j *Judge) { j.rules = nil }
 	loosen := func(j *Judge) { j.Loosen("g1", r) }
-	tighten := func(j *Judge) { j.Tighten("g1") }
+	tighten := func(base int64) func(*Judge) { return func(j *Judge) { j.Tighten("g1", tok(base)) } }
 	unproven := lease.Proof{Guard: "g1", How: lease.Unproven}
 	for name, test := range map[string]struct {
 		does []func(*Judge)
@@ -55,10 +55,11 @@ func TestGuards(t *testing.T) {
 		"unproven":                 {[]func(*Judge){ruled, granted(5), granted(6, unproven), admits("g1", 5)}, ""},
 		"unproven, below that":     {[]func(*Judge){ruled, granted(5), granted(6, unproven), granted(7, unproven), admits("g1", 4)}, "S2"},
 		"another is unproven":      {[]func(*Judge){ruled, granted(5), granted(6, unproven), admits("g2", 5)}, "S2"},
-		"unproven and told":        {[]func(*Judge){ruled, granted(5), granted(6, unproven), tighten, admits("g1", 5)}, "S2"},
+		"unproven and told":        {[]func(*Judge){ruled, granted(5), granted(6, unproven), tighten(7), admits("g1", 5)}, "S2"},
+		"told, and then unproven":  {[]func(*Judge){ruled, granted(5), granted(6, unproven), tighten(6), admits("g1", 5)}, ""},
 		"loose":                    {[]func(*Judge){ruled, granted(5), loosen, granted(6), admits("g1", 5)}, ""},
 		"loose, below that":        {[]func(*Judge){ruled, granted(5), loosen, granted(6), admits("g1", 4)}, "S2"},
-		"loose and told":           {[]func(*Judge){ruled, granted(5), loosen, granted(6), tighten, admits("g1", 5)}, "S2"},
+		"loose and told":           {[]func(*Judge){ruled, granted(5), loosen, granted(6), tighten(9), admits("g1", 5)}, "S2"},
 		"not on disk":              {[]func(*Judge){but(func(a *Admission) { a.Durable = tok(5) })}, "D2"},
 		"not seeded":               {[]func(*Judge){but(func(a *Admission) { a.Seeded = false })}, "D2"},
 		"before older":             {[]func(*Judge){but(func(a *Admission) { a.Older = tok(5) })}, "S2"},
