@@ -69,6 +69,9 @@ func (r *run) processes() []*world.Process {
 	}
 	for _, g := range r.guards {
 		all = append(all, g.process)
+		if g.door != nil {
+			all = append(all, g.door.process)
+		}
 	}
 	for _, a := range r.agents {
 		all = append(all, a.process)

@@ -34,6 +34,7 @@ type guard struct {
 	sound   bool          // whatever it lets through reaches the storage within its slack
 	alive   []*passage    // writes that may still reach the storage, of any life
 	gone    func(ok bool) // ends a stop in order
+	door    *door         // the storage that it raises, as that compares tokens by itself; nil: writes go through the guard
 
 	// Of the present life.
 	gate   *gate.Gate
@@ -44,6 +45,13 @@ type guard struct {
 	talk   *conversation
 	grants map[lease.Resource]grantOf // to stamp
 	base   fence.Token                // of the first seed of this life; 0: not told yet
+	seed   seeded                     // the newest
+}
+
+// seeded is a seed of the quorum: all tokens that had been taken are below its base. rebuilt is how often the quorum had been put back.
+type seeded struct {
+	base    fence.Token
+	rebuilt int
 }
 
 type stall struct{ at, length time.Duration }
@@ -51,7 +59,8 @@ type stall struct{ at, length time.Duration }
 func newGuard(r *run, spec plan.Guard) *guard {
 	g := &guard{run: r, spec: spec, process: r.world.NewProcess(spec.Name, spec.Region, spec.PPM), dice: r.world.Dice("guard " + spec.Name)}
 	g.nodes = r.nearest(g.process)
-	g.sound = r.plan.Storage == plan.Plain
+	g.door = newDoor(g)
+	g.sound = r.plan.Storage == plan.Plain && g.door == nil
 	g.disk.lose(spec.Name)
 	return g
 }
@@ -72,7 +81,7 @@ func (g *guard) start() {
 	covers := g.spec.Covers
 	core, err := gate.New(gate.Config{
 		Name: g.called(), Session: g.spec.Name + "/" + decimal(g.process.Life()), Slack: g.spec.Slack, Drift: clock.DefaultDrift(), AlwaysClose: g.spec.Close, MaxParkTime: g.spec.Park,
-		Enrol: &writv1.GuardEnrol{Region: g.spec.Region, Form: "sim", Promise: writv1.GuardPromise_GUARD_PROMISE_DRAINED, Covers: covers, Stamps: g.spec.Stamps},
+		Enrol: &writv1.GuardEnrol{Region: g.spec.Region, Form: "sim", Promise: g.promise(), NeverLapses: g.door != nil, Covers: covers, Stamps: g.spec.Stamps},
 	}, state, g.process.Clock.Now())
 	if err != nil {
 		panic(err)
@@ -84,6 +93,13 @@ func (g *guard) start() {
 	g.step(gate.Tick{})
 	g.connect()
 	g.listen()
+}
+
+func (g *guard) promise() writv1.GuardPromise {
+	if g.door != nil {
+		return writv1.GuardPromise_GUARD_PROMISE_ATOMIC
+	}
+	return writv1.GuardPromise_GUARD_PROMISE_DRAINED
 }
 
 // called is the name that the quorum knows the guard by.

@@ -58,7 +58,11 @@ func (d *floorDisk) apply(now time.Duration, b gate.Batch) {
 		d.images = slices.Delete(d.images, 0, 1)
 	}
 	d.images = append(d.images, floorImage{now, d.state})
-	s := d.state
+	d.state = written(d.state, b)
+}
+
+// written is what a store holds when a batch has been written to it.
+func written(s gate.State, b gate.Batch) gate.State {
 	s.Version = b.Version
 	s.Base, s.Witnessed = max(s.Base, b.Base), max(s.Witnessed, b.Witnessed)
 	floors := make(map[string]gate.Floor, len(s.Floors)+len(b.Floors))
@@ -75,17 +79,19 @@ func (d *floorDisk) apply(now time.Duration, b gate.Batch) {
 		s.Floors = append(s.Floors, f)
 	}
 	slices.SortFunc(s.Floors, func(a, b gate.Floor) int { return strings.Compare(a.Resource, b.Resource) })
-	d.state = s
+	return s
 }
 
 // floor is what a restart would come back with.
-func (d *floorDisk) floor(resource string) fence.Token {
-	for _, f := range d.state.Floors {
+func (d *floorDisk) floor(resource string) fence.Token { return floorIn(d.state, resource) }
+
+func floorIn(s gate.State, resource string) fence.Token {
+	for _, f := range s.Floors {
 		if f.Resource == resource {
 			return f.Token
 		}
 	}
-	return d.state.Base
+	return s.Base
 }
 
 // putBack makes the disk what it was at an instant, and says whether there is such an image.
@@ -100,8 +106,24 @@ func (d *floorDisk) putBack(at time.Duration) bool {
 	return false
 }
 
-// persist makes a batch durable, and steps the gate when that is done.
+// persist makes a batch durable, and steps the gate when that is done. A storage that compares tokens by itself is raised first: what
+// is on the disk is what the guard acknowledges.
 func (g *guard) persist(b gate.Batch) {
+	if g.door == nil {
+		g.write(b)
+		return
+	}
+	g.raiseStorage(b, func(err error) {
+		if err != nil {
+			g.run.mark(MarkGuardStoreFailed)
+			g.step(gate.Persisted{Serial: b.Serial, Err: err})
+			return
+		}
+		g.write(b)
+	})
+}
+
+func (g *guard) write(b gate.Batch) {
 	d := &g.disk
 	d.writing = &b
 	took := g.dice.Between(g.run.plan.SyncDelay/2, 2*g.run.plan.SyncDelay) + d.slower

@@ -11,6 +11,7 @@ import (
 	"github.com/writ-io/writ/lease"
 	"github.com/writ-io/writ/sim/judge"
 	"github.com/writ-io/writ/sim/plan"
+	"github.com/writ-io/writ/sim/world"
 )
 
 // passage is an operation of a client on its way through a guard to the storage: a read, or a write if it has made
@@ -60,7 +61,7 @@ func (c *client) ask(p *passage, done func(base *version, ok bool)) {
 		}
 	}
 	c.process.After(c.dice.Between(time.Second, 6*time.Second), func() { p.answer(nil, false) })
-	c.run.net.Send(c.process, g.process, func() {
+	c.run.net.Send(c.process, p.before(), func() {
 		if !p.arrived { // a connection delivers once
 			p.arrived = true
 			g.take(p)
@@ -96,8 +97,20 @@ func (c *client) haunt(name lease.Resource, token fence.Token, rounds int) {
 	})
 }
 
-// take asks the gate.
+// before is the process that a passage comes to: the guard, or the storage that does without it.
+func (p *passage) before() *world.Process {
+	if p.guard.door != nil {
+		return p.guard.door.process
+	}
+	return p.guard.process
+}
+
+// take asks the gate, or the storage that compares tokens by itself.
 func (g *guard) take(p *passage) {
+	if g.door != nil {
+		g.door.take(p)
+		return
+	}
 	if g.gate == nil {
 		return
 	}
@@ -134,7 +147,7 @@ func (p *passage) reply(base *version, ok bool) {
 	if p.client == nil {
 		return // a canary, or worse
 	}
-	g.run.net.Send(g.process, p.client.process, func() { p.answer(base, ok) })
+	g.run.net.Send(p.before(), p.client.process, func() { p.answer(base, ok) })
 }
 
 func (p *passage) refused(err error) {
@@ -144,7 +157,7 @@ func (p *passage) refused(err error) {
 	if errors.As(err, &stale) && p.made != nil {
 		g.run.story.attempted(p.client.process, p.resource, p.token, false, stale.Floor)
 	}
-	g.run.story.refusedBy(g.process, p, err)
+	g.run.story.refusedBy(p.before(), p, err)
 	p.reply(nil, false)
 }
 

@@ -48,6 +48,7 @@ func (r *run) unruled(name lease.Resource) bool {
 
 // guardsCommitted marks what becomes of guards.
 func (r *run) guardsCommitted(c quorumChange) {
+	r.storagesAwaited()
 	if r.everOpen && r.marks[MarkGuardOpenAwaited] == 0 && r.judge.Fencing() > 0 {
 		for _, g := range r.guards {
 			if rec := r.known[g.called()]; rec.GetOut() && !rec.GetLeft() {
@@ -256,6 +257,9 @@ func (o *operator) attest(g *guard, done func(bool)) {
 	if !g.kept {
 		g.kept = true
 		g.crash()
+		if g.door != nil { // what people answer for has to be true
+			g.door.lock()
+		}
 		g.keptAt = o.run.world.Now()
 	}
 	o.run.world.After(max(0, g.keptAt+g.spec.Slack+50*time.Millisecond-o.run.world.Now()), func() {
@@ -321,21 +325,24 @@ func (k remembered) awaits(guard string, name lease.Resource) bool {
 			rule = r
 		}
 	}
-	return rule.GetIsolation() == writv1.Isolation_ISOLATION_OPEN && !rule.AllowUnproven || rule.GetClosedSince() > rec.RulesVersion
+	lasts := rec.NeverLapses || rule.GetIsolation() == writv1.Isolation_ISOLATION_OPEN
+	return lasts && !rule.GetAllowUnproven() || rule.GetClosedSince() > rec.RulesVersion
 }
 
 // loosen notes for which resources nothing is promised of a guard since the quorum was put back: those for which it goes on
 // without contact, as the rules say that it has heard of, and that the quorum does not know it to go on for.
 func (g *guard) loosen() {
-	if g.gate == nil {
-		return
-	}
 	for _, name := range g.guarding() {
-		if !g.spec.Close && !g.gate.Closes(string(name)) && !g.run.oper.remembered.awaits(g.called(), name) {
+		if g.goesOn(name) && !g.run.oper.remembered.awaits(g.called(), name) {
 			g.run.judge.Loosen(g.called(), name)
 			g.run.mark(MarkGuardLoose)
 		}
 	}
+}
+
+// goesOn says whether writes of a resource go on without contact, through the guard or to its storage.
+func (g *guard) goesOn(name lease.Resource) bool {
+	return g.door != nil || g.gate != nil && !g.spec.Close && !g.gate.Closes(string(name))
 }
 
 // guarding lists the resources that are written through the guard.

@@ -119,7 +119,11 @@ func (g *guard) acknowledges(ack *writv1.GuardAck) {
 	if ack.GetProof() == writv1.GuardProof_GUARD_PROOF_CUT {
 		g.run.mark(MarkGuardCut)
 	}
-	g.run.judge.Acknowledges(g.spec.Name, name, floor, g.disk.floor(string(name)), g.older(name, floor))
+	durable := g.disk.floor(string(name))
+	if g.door != nil {
+		durable = min(durable, g.door.floor(name))
+	}
+	g.run.judge.Acknowledges(g.spec.Name, name, floor, durable, g.older(name, floor))
 }
 
 // older is a token below floor that something of this guard may still reach the storage under; 0: none.
@@ -141,8 +145,11 @@ func (g *guard) hears(m *writv1.GuardResponse) {
 	if m.GetError() != nil && g.disk.stores > 1 && forGood(m) {
 		g.conflicts()
 	}
-	if e := m.GetEnrolled(); e != nil && !e.GetMore() && !stale {
-		g.run.judge.Tighten(g.called())
+	if e := m.GetEnrolled(); e != nil && !e.GetMore() {
+		g.seed = seeded{fence.Token(e.GetBase()), g.talk.since}
+		if !stale && g.door == nil { // a storage is held to a seed when it has been raised to it
+			g.run.judge.Tighten(g.called(), g.seed.base)
+		}
 	}
 	raises := slices.Concat(m.GetRaises().GetRaises(), m.GetContacted().GetRaises())
 	g.step(gate.Heard{Message: m})

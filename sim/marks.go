@@ -66,6 +66,7 @@ const (
 	MarkGuardAlarm                    // the quorum named a token below a guard's floor
 	MarkGuardUnproven                 // a grant was made although a guard had not been proved
 	MarkGuardStamped                  // a guard gave a write the token of its region
+	MarkStorageAwaited                // a guard was out whose storage compares tokens by itself, and was waited for
 	MarkGuardClosesItself             // a guard refused without contact, as it is configured
 	MarkGuardProbed                   // a canary came to a guard
 	MarkGuardBare                     // a resource that guards cover was granted while no rule had it guarded
@@ -107,7 +108,7 @@ var markNames = [markCount]string{
 	"guard-refused", "guard-parked", "guard-raised-while-draining", "guard-cut", "guard-drain-timeout", "guard-lapsed",
 	"guard-reentered", "guard-rolled-back", "guard-floors-lost", "guard-enrolled-mid-raise", "guard-open-awaited",
 	"takeover-mid-raise", "guard-isolated", "guard-store-failed", "guard-suspicion", "guard-attested", "guard-left",
-	"guard-rules-changed", "guard-alarm", "guard-unproven", "guard-stamped", "guard-closes-itself", "guard-probed", "guard-bare", "guard-loose",
+	"guard-rules-changed", "guard-alarm", "guard-unproven", "guard-stamped", "guard-storage-awaited", "guard-closes-itself", "guard-probed", "guard-bare", "guard-loose",
 	"forced-now",
 	"lost-with-lead", "stopped-in-time", "ran-again", "handed-over", "stuck", "stuck-exit", "departed", "slot-again", "slot-caught-up", "slot-missed",
 	"slot-overlap", "slot-overtaken", "slot-abandoned", "slot-failed", "slot-paused", "slot-triggered", "job-paused", "effect-again",
