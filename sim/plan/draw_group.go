@@ -22,7 +22,7 @@ func (d *drawing) group() {
 	for i := range p.Guards {
 		g := &p.Guards[i]
 		g.Covers = append(slices.Clone(g.Covers), drawnGroup)
-		if d.yes("group stamps", 2) {
+		if d.yes("group stamps", 2) && !g.Storage {
 			g.Stamps = append(slices.Clone(g.Stamps), drawnGroup)
 		}
 	}

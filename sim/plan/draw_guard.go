@@ -29,7 +29,8 @@ func (d *drawing) guards() {
 			g.Covers = []string{"r1", "r2"}
 		}
 		g.Close = d.yes("closes itself", 6)
-		if d.yes("stamps", 4) {
+		g.Storage = !g.Close && d.yes("storage compares", 12)
+		if d.yes("stamps", 4) && !g.Storage {
 			g.Stamps = slices.Clone(g.Covers)
 			d.stamped(g.Region)
 		}
