@@ -96,7 +96,6 @@ const consoleEvery = 700 * time.Millisecond
 
 // attend looks after every group, for ever.
 func (c *console) attend() {
-	c.run.recallFailovers()
 	for _, g := range c.run.plan.Groups {
 		c.group(g)
 	}

@@ -24,7 +24,6 @@ type failovers struct {
 	order      []string // of promotions, as they came
 	operations map[string]*writv1.Operation
 	epoch      uint32 // of the quorum
-	lineage    int    // that they are of
 	ambushes   []*ambush
 	reached    map[string]uint64 // states and transitions
 }
@@ -121,25 +120,33 @@ func (r *run) failoverCommitted(c quorumChange) {
 	r.judge.Moved(func(name lease.Resource) bool { return moved[name] }, r.failovers.epoch)
 }
 
-// recallFailovers forgets what a quorum that was put back does not know.
-func (r *run) recallFailovers() {
-	n := r.coordinator()
-	if n == nil || r.failovers.lineage == r.lineage {
+// recallCommitted takes in what a quorum that was put back still knows of groups and guards. Nobody changes any of that before
+// the first of its coordinators has loaded it, so the image from which that one does is what all later changes begin with. One
+// looked at later may lag behind changes that were taken in, which would then be forgotten.
+func (r *run) recallCommitted(image *quorum.Image) {
+	if r.recalled == r.lineage {
 		return
 	}
-	r.failovers.lineage = r.lineage
-	recall(r, n, r.failovers.groups, region.GroupRecord)
-	recall(r, n, r.failovers.promotions, region.PromotionRecord)
-	recall(r, n, r.failovers.operations, region.OperationRecord)
-}
-
-func recall[R any, P interface {
-	*R
-	proto.Message
-}](r *run, n *node, all map[string]P, kind region.RecordKind) {
-	for _, name := range sortedKeys(all) {
-		e, _ := n.image.Get(quorum.RegionKey(kind, name))
-		take(r, all, name, e.Value)
+	r.recalled = r.lineage
+	var entries []quorum.Entry
+	image.Ascend("", func(e quorum.Entry) bool {
+		entries = append(entries, e)
+		return true
+	})
+	r.known = r.recall(entries).guards
+	clear(r.failovers.groups)
+	clear(r.failovers.promotions)
+	clear(r.failovers.operations)
+	for _, e := range entries {
+		switch name, kind := failoverKey(e.Key); kind {
+		case region.GroupRecord:
+			take(r, r.failovers.groups, name, e.Value)
+		case region.PromotionRecord:
+			take(r, r.failovers.promotions, name, e.Value)
+		case region.OperationRecord:
+			take(r, r.failovers.operations, name, e.Value)
+		default: // what is known of it, the judge keeps
+		}
 	}
 }
 

@@ -288,7 +288,7 @@ type remembered struct {
 	guards map[string]*writv1.GuardRecord
 }
 
-// recall reads it from a backup.
+// recall reads it from the state that a quorum was put back to.
 func (r *run) recall(entries []quorum.Entry) remembered {
 	known := remembered{guards: make(map[string]*writv1.GuardRecord)}
 	for _, e := range entries {
@@ -307,7 +307,7 @@ func (r *run) recall(entries []quorum.Entry) remembered {
 			continue
 		}
 		if err := proto.Unmarshal(e.Value, into); err != nil {
-			r.violation("D1", e.Key+" cannot be read in a backup: "+err.Error())
+			r.violation("D1", e.Key+" cannot be read: "+err.Error())
 		}
 	}
 	return known

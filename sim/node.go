@@ -315,6 +315,7 @@ func (n *node) takeOver(attempt uint64, term quorum.Term) {
 		state, err := n.image.Loaded()
 		state.Attempt, state.Err, state.Members, state.Own = attempt, err, n.member.Members(), n.witness
 		n.run.judge.Loaded(n.name(), n.run.lineage, &state)
+		n.run.recallCommitted(n.image)
 		n.stepSoon(state)
 	})
 	n.reach(func() bool { return n.image.Has(term) }, int64(term), func() { done(nil) })

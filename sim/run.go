@@ -71,6 +71,7 @@ type run struct {
 	ruled      bool                // the rules are set: guarded resources may be taken
 	everOpen   bool                // a rule has let guards go on without contact
 	lineage    int
+	recalled   int  // the lineage of which failovers and known are
 	rebuilt    int  // how often the quorum was put back, or made anew
 	cuts       int  // network faults that are in effect
 	winding    bool // clients take no more leases
