@@ -41,6 +41,7 @@ import (
 //	promote NAME REGION                     the tenure is granted
 //	drop NAME
 //	tenure NAME
+//	guards NAME                             of a tenure, and what is known of them
 //	advance D                               the coordinator does what is due as it becomes due
 //	stall D                                 the coordinator does nothing for a while
 //	takeover [epoch]                        another coordinator loads what was stored
@@ -130,7 +131,7 @@ func (d *tableDriver) command(name string, words []string) string {
 				d.step(Gone{ID: id})
 			}
 		}
-	case "claim", "fence", "attest", "answer", "covering", "promote", "drop", "tenure":
+	case "claim", "fence", "attest", "answer", "covering", "promote", "drop", "tenure", "guards":
 		d.tenure(name, plain)
 	default:
 		who, c := d.request(name, plain, options)

@@ -219,7 +219,10 @@ func (t *Table) TenureGuards(name Resource) []TenureGuard {
 	rule := t.guarded(name)
 	for _, g := range t.guards.order {
 		if g.covers(name) {
-			list = append(list, TenureGuard{Name: g.rec.Name, Region: g.rec.Region, Out: g.rec.Out, Fenceable: g.closes(rule), Lapses: g.lapse})
+			how := g.known(rule)
+			list = append(list, TenureGuard{
+				Name: g.rec.Name, Region: g.rec.Region, Out: g.rec.Out, Proved: how != 0 && how != Unproven, Fenceable: g.closes(rule), Lapses: g.lapse,
+			})
 		}
 	}
 	return list

@@ -77,6 +77,8 @@ func (d *tableDriver) tenure(name string, plain []string) {
 		d.table.DropTenure(m, resource)
 	case "tenure":
 		said = d.tellTenure(d.table.Tenure(resource))
+	case "guards":
+		said = tellTenureGuards(d.table.TenureGuards(resource))
 	}
 	replies, notes := d.table.TakeLate()
 	d.store()
@@ -119,6 +121,14 @@ func (d *tableDriver) tellTenure(t Tenure) string {
 		s += ", ready"
 	}
 	return s
+}
+
+func tellTenureGuards(guards []TenureGuard) string {
+	var texts []string
+	for _, g := range guards {
+		texts = append(texts, fmt.Sprintf("%s: out %t, proved %t, fenceable %t", g.Name, g.Out, g.Proved, g.Fenceable))
+	}
+	return strings.Join(texts, "\n")
 }
 
 func (d *tableDriver) storeGuards() {

@@ -42,6 +42,8 @@ type TenureGuard struct {
 	Region string
 	// Out: it has lapsed or left.
 	Out bool
+	// Proved: it is out, and known to admit nothing: it left, or lapsed under a rule that it knew to close.
+	Proved bool
 	// Fenceable: it is known to refuse writes when it has had no contact for its guard lease.
 	Fenceable bool
 	// Lapses is when its guard lease, and W, run out if it is not heard of.

@@ -154,7 +154,8 @@ func (x *Machine) judgeDirection(m lease.Moment, g *group, from, to string) down
 	return d
 }
 
-// judgeGuards: every guard of the old side, and every other one that covers the resource, has to be fenceable without help.
+// judgeGuards: every guard of the old side, and every other one that covers the resource, has to be fenceable without help, or be
+// fenced already. That it is out does not mean that: it may admit by a rule of before, or its storage by itself.
 func (x *Machine) judgeGuards(g *group, from string, d *down) {
 	known := x.tenures.TenureGuards(resourceOf(g.rec.Spec))
 	listed := findRegion(g.rec.Spec, from).GetGuards()
@@ -167,7 +168,7 @@ func (x *Machine) judgeGuards(g *group, from string, d *down) {
 		}
 	}
 	for _, k := range known {
-		if !k.Fenceable && !k.Out {
+		if !k.Fenceable && !k.Proved {
 			d.block(clock.Never, "guard %s may go on admitting writes without contact", k.Name)
 		}
 	}

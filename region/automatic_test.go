@@ -26,7 +26,13 @@ type lab struct {
 }
 
 func newLab(t *testing.T, change func(*writv1.GroupSpec)) *lab {
-	w := newWorld(t)
+	t.Helper()
+	return beginLab(t, newWorld(t), change)
+}
+
+// beginLab begins the group of a lab in a world.
+func beginLab(t *testing.T, w *world, change func(*writv1.GroupSpec)) *lab {
+	t.Helper()
 	spec := ordersSpec()
 	spec.Hooks = nil
 	spec.Automatic = []*writv1.Direction{{From: "eu", To: "us"}}
@@ -407,6 +413,39 @@ func TestAGuardThatCannotBeFencedKeepsAnAutomaticPromotionBack(t *testing.T) {
 	l.live(3 * time.Minute)
 	if blocks := strings.Join(l.explain().Blocks, "; "); len(l.promotions) != 0 || !strings.Contains(blocks, "guard guard-ap may go on admitting") {
 		t.Errorf("%s; in the way: %s", l.tell(), blocks)
+	}
+}
+
+// A guard that may go on without contact is no less in the way when it is out: nothing proves that it admits nothing.
+func TestAGuardThatIsOutAndNotFencedKeepsAnAutomaticPromotionBack(t *testing.T) {
+	w := newWorld(t)
+	w.deafGuards["old"] = true
+	w.enrol("old", "eu", "*")
+	l := beginLab(t, w, nil)
+	l.deadGuards["old"] = true
+	l.live(30 * time.Second)
+	if !l.guards["old"].GetOut() {
+		t.Fatalf("the guard is %v", l.guards["old"])
+	}
+	confident := l.must("ops", &writv1.ConfidenceRequest{Group: "orders", To: "us"}).(*writv1.ConfidenceResponse)
+	for _, line := range confident.Lines {
+		if line.Check == "wait without help" {
+			t.Errorf("it says that all guards would be fenced: %v", line)
+		}
+	}
+	l.cut()
+	l.live(3 * time.Minute)
+	if blocks := strings.Join(l.explain().Blocks, "; "); len(l.promotions) != 0 || !strings.Contains(blocks, "guard old may go on admitting") {
+		t.Errorf("%s; in the way: %s", l.tell(), blocks)
+	}
+	gone := l.attest("orders", "old")
+	if err := l.sign(gone); err != nil {
+		t.Fatal(err)
+	}
+	l.must("ops", &writv1.ExecuteOperationRequest{Id: gone})
+	l.live(time.Minute)
+	if l.groups["orders"].Primary != "us" {
+		t.Errorf("people have answered for the guard, and %s; in the way: %v", l.tell(), l.explain().Blocks)
 	}
 }
 

@@ -135,7 +135,7 @@ func missingOf(all, known []*writv1.Evidence) []*writv1.Evidence {
 func lapsesLast(guards []lease.TenureGuard) clock.Instant {
 	var last clock.Instant
 	for _, k := range guards {
-		if !k.Fenceable && !k.Out {
+		if !k.Fenceable && !k.Proved {
 			return clock.Never
 		}
 		if !k.Out {
