@@ -29,9 +29,10 @@ import (
 //	checkpoint NAME@TOKEN WHO DATA [sequence=N]
 //	force NAME[@TOKEN] WHO [now]
 //	inspect NAME[@TOKEN] WHO [checkpoint]
-//	guard NAME COVERS|leave|contact         a guard enrols, which covers NAME or PREFIX*; leaves; makes contact
+//	guard NAME leave|contact                a guard leaves; makes contact
+//	guard NAME COVERS [never-lapses]        it enrols, and covers NAMES or PREFIXES*, with commas; its storage goes on by itself
 //	ack GUARD NAME@TOKEN                    the guard has proved itself
-//	unguard GUARD                           somebody answers for it
+//	unguard GUARD [unattested]              somebody answers for it; takes it off the list without that
 //	rule PREFIX close|open|none             how resources are guarded; "" is the prefix of all
 //	claim NAME GROUP                        the resource becomes the tenure of a group
 //	fence NAME

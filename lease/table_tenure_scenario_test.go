@@ -27,7 +27,7 @@ func (d *tableDriver) guarding(name string, plain []string) (string, Command) {
 		}
 		return "admin", SetGuarding{Caller: admin, Rule: rule, Remove: plain[1] == "none"}
 	case "unguard":
-		return "admin", RemoveGuard{Caller: admin, Name: plain[0], Attest: true, Reason: "it is gone"}
+		return "admin", RemoveGuard{Caller: admin, Name: plain[0], Attest: len(plain) == 1, Reason: "it is gone"}
 	case "ack":
 		ref := d.ref(plain[1])
 		return plain[0], d.guardCall(plain[0], &writv1.GuardRequest{Ask: &writv1.GuardRequest_Acks{Acks: &writv1.GuardAcks{
@@ -41,7 +41,8 @@ func (d *tableDriver) guarding(name string, plain []string) (string, Command) {
 		return plain[0], d.guardCall(plain[0], &writv1.GuardRequest{Ask: &writv1.GuardRequest_Leave{Leave: &writv1.GuardLeave{}}})
 	}
 	return plain[0], d.guardCall(plain[0], &writv1.GuardRequest{Ask: &writv1.GuardRequest_Enrol{Enrol: &writv1.GuardEnrol{
-		Covers: plain[1:2], Store: plain[0], Slack: durationpb.New(2 * time.Second)}}})
+		Covers: strings.Split(plain[1], ","), Store: plain[0], Slack: durationpb.New(2 * time.Second),
+		NeverLapses: slices.Contains(plain[2:], "never-lapses")}}})
 }
 
 func (d *tableDriver) guardCall(name string, req *writv1.GuardRequest) GuardCall {
