@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -38,7 +39,8 @@ type Config struct {
 	Region string
 	// Form is what kind of guard it is, for people: proxy, extauthz, ...; up to 64 bytes.
 	Form string
-	// Promise is what it promises about a write with an old token; default: GUARD_PROMISE_DRAINED.
+	// Promise is what it promises about a write with an old token; default: GUARD_PROMISE_DRAINED, and with Storage
+	// GUARD_PROMISE_ATOMIC.
 	Promise writv1.GuardPromise
 	// Covers are the resources that it guards: names, or prefixes that end in an asterisk; 1 to 256.
 	Covers []string
@@ -63,12 +65,16 @@ type Config struct {
 	// DialOptions come after the guard's own.
 	DialOptions []grpc.DialOption
 
+	// Storage compares tokens by itself; Covers are names then, and the floors in Store follow what it has been raised to. Nil: the
+	// guard's fronts are what compares.
+	Storage Storage
+
 	// Traced is told each raise that the guard has acknowledged and that belongs to a trace. It must not block, and not call
 	// the guard. Nil: nobody is told.
 	Traced func(Raised)
 
 	// Slack is W: it bounds a pause of this process plus the storage's execution of what has been forwarded; default
-	// [DefaultSlack].
+	// [DefaultSlack], and 100 ms with Storage, to which nothing is forwarded.
 	Slack time.Duration
 	// Drift is assumed of the clocks; default [clock.DefaultDrift].
 	Drift clock.Drift
@@ -130,7 +136,7 @@ func (c Config) Validate() error {
 	if err := c.withDefaults().gate("session").Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	return nil
+	return c.checkStorage()
 }
 
 func misconfigured(field, what, fix string) error {
@@ -138,9 +144,11 @@ func misconfigured(field, what, fix string) error {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Slack == 0 {
-		c.Slack = DefaultSlack
+	if c.Storage != nil {
+		c.Slack = cmp.Or(c.Slack, defaultStorageSlack)
+		c.Promise = cmp.Or(c.Promise, writv1.GuardPromise_GUARD_PROMISE_ATOMIC)
 	}
+	c.Slack = cmp.Or(c.Slack, DefaultSlack)
 	if c.Drift == (clock.Drift{}) {
 		c.Drift = clock.DefaultDrift()
 	}
@@ -168,7 +176,7 @@ func (c Config) gate(session string) gate.Config {
 		Name: c.Name, Session: session,
 		Enrol: &writv1.GuardEnrol{
 			Region: c.Region, Form: c.Form, Promise: c.Promise, Covers: c.Covers, Stamps: c.Stamps,
-			Slack: durationpb.New(c.Slack), SoftwareVersion: c.SoftwareVersion,
+			Slack: durationpb.New(c.Slack), SoftwareVersion: c.SoftwareVersion, NeverLapses: c.Storage != nil,
 		},
 		Slack: c.Slack, Drift: c.Drift, AlwaysClose: c.AlwaysClose, MaxParked: c.MaxParked, MaxParkTime: c.MaxParkTime,
 	}

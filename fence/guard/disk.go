@@ -12,6 +12,7 @@ import (
 type disk struct {
 	guard *Guard
 	store *floors.Store
+	above *raiser       // nil: the storage does not compare by itself
 	ready chan struct{} // holds one token while there may be something to do
 	done  sync.WaitGroup
 
@@ -21,8 +22,8 @@ type disk struct {
 	closing bool         // guarded by mu
 }
 
-func newDisk(g *Guard, store *floors.Store) *disk {
-	return &disk{guard: g, store: store, ready: make(chan struct{}, 1)}
+func newDisk(g *Guard, store *floors.Store, above *raiser) *disk {
+	return &disk{guard: g, store: store, above: above, ready: make(chan struct{}, 1)}
 }
 
 func (d *disk) start() { d.done.Go(d.run) }
@@ -79,16 +80,21 @@ func (d *disk) run() {
 	}
 }
 
-// persist writes batches in one transaction, and tells the gate. Should that fail, each has to stand for itself.
+// persist writes batches in one transaction, and tells the gate. Should that fail, each has to stand for itself. A storage that
+// compares by itself goes first: what the floor store holds, it has been raised to.
 func (d *disk) persist(batches []gate.Batch) {
 	if len(batches) == 0 {
 		return
 	}
 	g := d.guard
 	began := g.clock.Now()
-	err := d.store.Write(batches...)
+	err := d.above.raise(g.ctx, batches)
+	raised := err == nil
+	if raised {
+		err = d.store.Write(batches...)
+	}
 	g.metrics.persist.Observe(g.clock.Now().Sub(began).Seconds())
-	if err != nil && len(batches) > 1 {
+	if raised && err != nil && len(batches) > 1 {
 		for _, b := range batches {
 			g.tell(gate.Persisted{Serial: b.Serial, Err: d.store.Write(b)})
 		}

@@ -98,7 +98,7 @@ func New(cfg Config) (*Guard, error) {
 		}
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	g.disk = newDisk(g, store)
+	g.disk = newDisk(g, store, newRaiser(cfg, state))
 	g.recall(store.Keys())
 	g.timer = g.clock.NewTimer(clock.Never)
 	g.armed = clock.Never
