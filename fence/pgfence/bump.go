@@ -1,12 +1,14 @@
 package pgfence
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/writ-io/writ/fence"
@@ -188,4 +190,21 @@ func scanHolder(dest func(...any) error, more ...any) (Holder, error) {
 	var began sql.Null[time.Time]
 	err := dest(append([]any{&pid, &prepared, &role, &application, &began}, more...)...)
 	return Holder{PID: int(pid.V), Prepared: prepared.V, Role: role.V, Application: application.V, Began: began.V}, err
+}
+
+// Drained answers below which token every transaction has ended and none is admitted any more; 1 before the first bump. It takes
+// the right to raise, or to present.
+func Drained(ctx context.Context, db Querier, schema, resource string) (fence.Token, error) {
+	schema = cmp.Or(schema, DefaultSchema)
+	if err := cmp.Or(checkSchema(schema), checkResource(resource)); err != nil {
+		return 0, err
+	}
+	var drained int64
+	err := db.QueryRow(ctx, render("SELECT drained FROM {schema}.state($1)", schema), resource).Scan(&drained)
+	return fence.Token(drained), installed(err, schema)
+}
+
+// Querier is a pool, a connection or a transaction of pgx.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }

@@ -98,8 +98,10 @@ func (v *verifying) find(s Severity, object, problem, fix string) {
 	v.report.Findings = append(v.report.Findings, Finding{s, object, problem, fix})
 }
 
+const verifyLimits = "SET LOCAL lock_timeout = '3s'; SET LOCAL search_path = pg_catalog, public"
+
 func (v *verifying) run(ctx context.Context) error {
-	_, err := v.tx.Exec(ctx, "SET LOCAL lock_timeout = '3s'; SET LOCAL search_path = pg_catalog, public")
+	_, err := v.tx.Exec(ctx, verifyLimits)
 	if err != nil {
 		return err
 	}

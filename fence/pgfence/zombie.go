@@ -1,6 +1,7 @@
 package pgfence
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,4 +91,49 @@ func (v *verifying) emptyWrites(ctx context.Context, r relation) ([]string, erro
 			fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s WHERE false", r, c, c, r))
 	}
 	return writes, err
+}
+
+// TryZombie tries to write under old tokens to every table that is protected for a resource, as [Verify] does, in a transaction
+// that changes nothing and is rolled back. It lists no table if none is protected. It takes the owner of the schema, with rights
+// to write to the tables, or a superuser.
+func TryZombie(ctx context.Context, conn Conn, schema, resource string) ([]TableState, error) {
+	schema = cmp.Or(schema, DefaultSchema)
+	if err := cmp.Or(checkSchema(schema), checkResource(resource)); err != nil {
+		return nil, err
+	}
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := &verifying{tx: tx, Check: Check{Schema: schema}}
+	tried, err := v.tryTables(ctx, resource)
+	if e := tx.Rollback(context.WithoutCancel(ctx)); err == nil {
+		err = e
+	}
+	return tried, installed(err, schema)
+}
+
+func (v *verifying) tryTables(ctx context.Context, resource string) (tried []TableState, err error) {
+	if _, err := v.tx.Exec(ctx, verifyLimits); err != nil {
+		return nil, err
+	}
+	tables, err := protectedTables(ctx, v.tx, v.Schema)
+	if err != nil {
+		return nil, err
+	}
+	on, err := triggers(ctx, v.tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range tables {
+		if on[r.oid].resource() != resource {
+			continue
+		}
+		result, err := v.tryZombie(ctx, r, resource)
+		if err != nil {
+			return nil, err
+		}
+		tried = append(tried, TableState{Table: r.String(), Resource: resource, Protected: result == zombieRefused, Zombie: result})
+	}
+	return tried, nil
 }

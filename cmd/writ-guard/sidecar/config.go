@@ -27,7 +27,7 @@ type Config struct {
 	Quorum config.Quorum `koanf:"quorum"`
 
 	// Slack is W: it bounds a pause of the guard plus everything that the storage, and whatever stands between, does with a
-	// request that was let through. 100ms to 30s. Default 15s.
+	// request that was let through. 100ms to 30s. Default 15s, with postgres 100ms.
 	Slack time.Duration `koanf:"slack"`
 	// Isolation is "quorum", which goes by the quorum's rules when the quorum cannot be reached, or "close", which refuses
 	// then whatever the rules say. Default quorum.
@@ -49,6 +49,8 @@ type Config struct {
 	Envoy Front `koanf:"envoy"`
 	Nginx Front `koanf:"nginx"`
 	Check Check `koanf:"check"`
+	// Postgres is a database whose tables have fences (writ-guard sql install). It is the only form of its guard.
+	Postgres Postgres `koanf:"postgres"`
 	Admin Admin `koanf:"admin"`
 
 	Limits Limits `koanf:"limits"`
@@ -124,6 +126,23 @@ type Check struct {
 	CutGrace time.Duration `koanf:"cut_grace"`
 }
 
+// Postgres is a database that compares tokens by itself: the guard raises its fences.
+type Postgres struct {
+	// DSN is a URL or key=value words; what it leaves out comes from the variables of libpq, such as PGPASSFILE. It names one
+	// server, not whichever is the primary. Its role has the rights raise and cut.
+	DSN string `koanf:"dsn"`
+	// Schema is where the fences are. Default writ.
+	Schema string `koanf:"schema"`
+	// Resources have a fence each.
+	Resources []string `koanf:"resources"`
+	// DrainTimeout is how long transactions under older tokens may go on before they are ended. Default 10s.
+	DrainTimeout time.Duration `koanf:"drain_timeout"`
+	// CheckEvery is how often it is looked whether the fences have gone back. 100ms to 10m. Default 5s.
+	CheckEvery time.Duration `koanf:"check_every"`
+}
+
+func (p Postgres) used() bool { return p.DSN != "" || len(p.Resources) > 0 }
+
 // Admin is for operators: /metrics, /healthz, /readyz and /status.
 type Admin struct {
 	// Listen is host:port or unix:/path, or "off". Default 127.0.0.1:7420.
@@ -173,6 +192,9 @@ const (
 
 // withDefaults answers c with the defaults filled in that are not those of another package.
 func (c Config) withDefaults() Config {
+	if c.Postgres.used() {
+		c.Slack = cmp.Or(c.Slack, minSlack) // nothing is forwarded
+	}
 	c.Slack = cmp.Or(c.Slack, guard.DefaultSlack)
 	c.Isolation = cmp.Or(c.Isolation, isolationQuorum)
 	c.StopTimeout = cmp.Or(c.StopTimeout, c.Slack+stopMargin)

@@ -33,7 +33,7 @@ const (
 // filled in, and looks at the files that are named but changes nothing.
 func (c Config) Validate() error {
 	return errors.Join(
-		c.checkNames(), c.Quorum.Check(), c.checkBounds(), c.checkServed(), c.checkAddresses(), c.checkRoutes(), c.checkCheck(), c.Tracing.Check(),
+		c.checkNames(), c.Quorum.Check(), c.checkBounds(), c.checkServed(), c.checkAddresses(), c.checkRoutes(), c.checkCheck(), c.checkPostgres(), c.Tracing.Check(),
 	)
 }
 
@@ -104,8 +104,11 @@ func (c Config) checkServed() error {
 	var all error
 	fronts := len(c.Listeners) > 0 || c.Envoy.Listen != "" || c.Nginx.Listen != ""
 	switch {
+	case c.Postgres.used() && (fronts || c.Check.Socket != "" || len(c.Routes) > 0):
+		all = wrong("postgres", "is set beside other forms", "give the database a guard of its own: what it promises is not what they do")
+	case c.Postgres.used():
 	case !fronts && c.Check.Socket == "":
-		all = wrong("listeners", "is missing, and so are envoy, nginx and check", "say in which form the guard is to be asked")
+		all = wrong("listeners", "is missing, and so are envoy, nginx, check and postgres", "say in which form the guard is to be asked")
 	case fronts && len(c.Routes) == 0:
 		all = wrong("routes", "is missing", "say which requests are for which resource")
 	case !fronts && len(c.Routes) > 0:

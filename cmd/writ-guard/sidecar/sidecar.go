@@ -20,6 +20,7 @@ import (
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/cmd/tracing"
 	"github.com/writ-io/writ/fence/guard"
+	"github.com/writ-io/writ/fence/guard/database"
 	"github.com/writ-io/writ/fence/guard/proxy"
 )
 
@@ -41,7 +42,8 @@ type Sidecar struct {
 	logger   hclog.Logger
 	registry *prometheus.Registry
 	guard    *guard.Guard
-	tracer   *tracing.Tracer // nil: nothing is traced
+	database *database.Database // nil without postgres
+	tracer   *tracing.Tracer    // nil: nothing is traced
 	fronts   []front
 	proxy    *proxy.Proxy   // nil without listeners
 	probes   []prober       // of the fronts
@@ -98,6 +100,9 @@ func Start(c Config, o Options) (started *Sidecar, err error) {
 		s.serving.Go(func() { s.fail(f.name, f.serve(f.listener)) })
 		s.logger.Info("listening", "form", f.name, "address", f.listener.Addr())
 	}
+	if s.database != nil {
+		s.serving.Go(s.watchDatabase)
+	}
 	if c.BreakglassFile != "" {
 		s.serving.Go(func() { s.watchCertificates(c.BreakglassFile) })
 	}
@@ -113,6 +118,9 @@ func (s *Sidecar) startGuard() (err error) {
 	if s.tracer, err = c.openTracing(s.version, s.logger); err != nil {
 		return err
 	}
+	if err = s.openDatabase(); err != nil {
+		return err
+	}
 	s.guard, err = guard.New(guard.Config{
 		Name: c.Name, Region: c.Region, Form: c.form(), Promise: c.promise(), Covers: c.covers(), Stamps: c.stamps(),
 		SoftwareVersion: s.version[:min(len(s.version), maxNameBytes)],
@@ -120,7 +128,7 @@ func (s *Sidecar) startGuard() (err error) {
 		Endpoints:       c.Quorum.Endpoints, CAFile: c.Quorum.CA, CertFile: c.Quorum.Cert, KeyFile: c.Quorum.Key, Insecure: c.Quorum.Insecure,
 		Slack: c.Slack, AlwaysClose: c.Isolation == isolationClose, MaxParked: c.Limits.MaxParked, MaxParkTime: c.Limits.MaxParkTime,
 		Registerer: s.registry, Logger: s.logger.Named("guard"),
-		Probe: s.probe, Traced: s.tracer.Raises(c.Name, c.Region),
+		Probe: s.probe, Traced: s.tracer.Raises(c.Name, c.Region), Storage: s.storage(),
 	})
 	return err
 }
@@ -131,6 +139,8 @@ const (
 	formEnvoy = "extauthz"
 	formNginx = "auth_request"
 	formCheck = "check"
+
+	formPostgres = "postgres"
 )
 
 // form names everything that is served.
@@ -141,6 +151,7 @@ func (c Config) form() string {
 		served bool
 	}{
 		{formProxy, len(c.Listeners) > 0}, {formEnvoy, c.Envoy.Listen != ""}, {formNginx, c.Nginx.Listen != ""}, {formCheck, c.Check.Socket != ""},
+		{formPostgres, c.Postgres.used()},
 	} {
 		if f.served {
 			forms = append(forms, f.name)
@@ -151,15 +162,18 @@ func (c Config) form() string {
 
 // promise is the weakest of what is served.
 func (c Config) promise() writv1.GuardPromise {
-	if c.form() == formProxy {
+	switch c.form() {
+	case formProxy:
 		return writv1.GuardPromise_GUARD_PROMISE_DRAINED
+	case formPostgres:
+		return writv1.GuardPromise_GUARD_PROMISE_ATOMIC
 	}
 	return writv1.GuardPromise_GUARD_PROMISE_CHECK_THEN_ACT
 }
 
-// covers are the resources of the routes and of the check API.
+// covers are the resources of the routes, of the check API, or of the database.
 func (c Config) covers() []string {
-	var all []string
+	all := slices.Clone(c.Postgres.Resources)
 	if len(c.Routes) > 0 {
 		all = c.table("").Covers()
 	}
@@ -227,6 +241,7 @@ func (s *Sidecar) abandon() {
 	if s.guard != nil {
 		_ = s.guard.Close(ctx) // it has admitted nothing
 	}
+	s.closeDatabase()
 	_ = s.tracer.Close(ctx) // there is nothing to send
 }
 
@@ -238,10 +253,12 @@ func (s *Sidecar) status() guard.Status { return s.guard.Status() }
 func (s *Sidecar) Ready() error {
 	st := s.status()
 	switch {
-	case st.Ready():
+	case st.Ready() && (s.database == nil || s.database.Err() == nil):
 		return nil
 	case st.Stopping || st.Closed:
 		return errors.New("the guard is stopping")
+	case s.database != nil && s.database.Err() != nil:
+		return fmt.Errorf("the database cannot be fenced: %w", s.database.Err())
 	case st.StoreFailed:
 		return errors.New("the floor store cannot be written: look at the disk of data_dir")
 	case inForce(st) > 0:
@@ -316,6 +333,7 @@ func (s *Sidecar) stop(ctx context.Context) error {
 	if s.proxy != nil {
 		errs.add(s.proxy.Close(last))
 	}
+	s.closeDatabase()
 	errs.add(s.tracer.Close(last))
 	s.logger.Info("guard has stopped")
 	return errs.join()

@@ -1,0 +1,209 @@
+package database
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	writv1 "github.com/writ-io/writ/api/writ/v1"
+	"github.com/writ-io/writ/fence"
+	"github.com/writ-io/writ/fence/gate"
+	"github.com/writ-io/writ/fence/guard"
+	"github.com/writ-io/writ/fence/pgfence"
+)
+
+// Database is the storage of a guard. It is safe for concurrent use.
+type Database struct {
+	cfg    Config
+	pool   *pgxpool.Pool
+	logger hclog.Logger
+
+	mu      sync.Mutex
+	wanted  map[string]fence.Token // guarded by mu; what was raised, or noted while the server was in recovery
+	failure error                  // guarded by mu; of the newest look or raise
+	standby bool                   // guarded by mu; the server is in recovery
+}
+
+var _ guard.Storage = (*Database)(nil)
+
+// Open checks the configuration. It asks the database nothing yet.
+func Open(c Config) (*Database, error) {
+	pool, err := c.pool()
+	if err != nil {
+		return nil, err
+	}
+	c.CheckEvery = cmp.Or(c.CheckEvery, DefaultCheckEvery)
+	c.Schema = cmp.Or(c.Schema, pgfence.DefaultSchema)
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	d := &Database{cfg: c, logger: c.Logger, wanted: make(map[string]fence.Token)}
+	if d.pool, err = pgxpool.NewWithConfig(context.Background(), pool); err != nil { // connects when it is used
+		return nil, fmt.Errorf("%w: DSN: %w", ErrConfig, err)
+	}
+	return d, nil
+}
+
+// Close ends the connections. Nothing else may be called then.
+func (d *Database) Close() { d.pool.Close() }
+
+// Err is why the newest raise, or look at the database, failed; nil if it did not.
+func (d *Database) Err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failure
+}
+
+// Check asks the database whether it can be raised as configured. An error that [Unreachable] says yes to may be over in a moment;
+// others are for people to put right.
+func (d *Database) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	for _, resource := range d.cfg.Resources {
+		if _, err := pgfence.Drained(ctx, d.pool, d.cfg.Schema, resource); err != nil {
+			return fmt.Errorf("the fence of %q: %w", resource, err)
+		}
+	}
+	return nil
+}
+
+// Unreachable says whether an error of [Database.Check] is one that passes: the server cannot be reached, or is starting or busy.
+func Unreachable(err error) bool {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return strings.HasPrefix(server.Code, "57P") || strings.HasPrefix(server.Code, "53")
+	}
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect) || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Raise implements [guard.Storage].
+func (d *Database) Raise(ctx context.Context, floors []gate.Floor) error {
+	err := d.raise(ctx, floors)
+	d.noteResult(ctx, err)
+	return err
+}
+
+func (d *Database) raise(ctx context.Context, floors []gate.Floor) error {
+	standby, err := d.inRecovery(ctx)
+	if err != nil {
+		return err
+	}
+	if standby {
+		d.want(floors)
+		return nil
+	}
+	return d.bumpAll(ctx, floors)
+}
+
+// bumpAll raises several fences at a time, so that one with long transactions does not hold up the others for long.
+func (d *Database) bumpAll(ctx context.Context, floors []gate.Floor) error {
+	group := new(errgroup.Group)
+	group.SetLimit(parallel)
+	for _, f := range floors {
+		group.Go(func() error {
+			if err := d.bump(ctx, f.Resource, f.Token); err != nil {
+				return fmt.Errorf("the fence of %q: %w", f.Resource, err)
+			}
+			d.want([]gate.Floor{f})
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// bump raises one fence. One that is above the token already has been raised by a writer, or by somebody who made a token up:
+// what is older has to have ended all the same.
+func (d *Database) bump(ctx context.Context, resource string, token fence.Token) error {
+	done, err := pgfence.Bump(ctx, d.pool, d.cfg.fence(), resource, token)
+	var stale *fence.StaleError
+	if errors.As(err, &stale) && stale.Floor > token {
+		d.logger.Warn("the database's fence is above what the quorum has told: a writer was first, or a token was made up",
+			"resource", resource, "told", token, "fence", stale.Floor)
+		done, err = pgfence.Bump(ctx, d.pool, d.cfg.fence(), resource, stale.Floor)
+	}
+	if err != nil {
+		return err
+	}
+	for _, h := range done.Ended {
+		d.logger.Warn("ended a transaction under an older token", "resource", resource, "token", token, "transaction", h.String())
+	}
+	return nil
+}
+
+func (d *Database) want(floors []gate.Floor) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range floors {
+		d.wanted[f.Resource] = max(d.wanted[f.Resource], f.Token)
+	}
+}
+
+// inRecovery says whether the server is a standby, or replays its log: then it takes no writes.
+func (d *Database) inRecovery(ctx context.Context) (standby bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	if err := d.pool.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&standby); err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	changed := d.standby != standby
+	d.standby = standby
+	d.mu.Unlock()
+	if changed && standby {
+		d.logger.Info("the database is in recovery and takes no writes: floors are raised in it when it leaves that")
+	} else if changed {
+		d.logger.Info("the database has left recovery: its floors are raised")
+	}
+	return standby, nil
+}
+
+// noteResult keeps the newest failure, and tells when that changes.
+func (d *Database) noteResult(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return // we are told to stop
+	}
+	d.mu.Lock()
+	before := d.failure
+	d.failure = err
+	d.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		d.logger.Error("the database cannot be fenced: raises wait for it", "error", err)
+	case err == nil && before != nil:
+		d.logger.Info("the database can be fenced again")
+	}
+}
+
+// Probe is how a canary gets to the tables: it tries to write under old tokens, and takes it back. routed is false for a
+// resource that is not one of this database's.
+func (d *Database) Probe(ctx context.Context, p *writv1.GuardProbe) (routed, refused bool, detail string) {
+	for _, r := range d.cfg.Resources {
+		routed = routed || r == p.GetResource()
+	}
+	if !routed {
+		return false, false, ""
+	}
+	tried, err := pgfence.TryZombie(ctx, d.pool, d.cfg.Schema, p.GetResource())
+	switch {
+	case err != nil:
+		return true, false, "not decided: " + err.Error()
+	case len(tried) == 0:
+		return true, false, "no table is protected for it: writ-guard sql install"
+	}
+	refused = true
+	var told []string
+	for _, t := range tried {
+		refused = refused && t.Protected
+		told = append(told, t.Table+": "+t.Zombie)
+	}
+	return true, refused, strings.Join(told, ", ")
+}
