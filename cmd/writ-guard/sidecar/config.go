@@ -51,7 +51,7 @@ type Config struct {
 	Check Check `koanf:"check"`
 	// Postgres is a database whose tables have fences (writ-guard sql install). It is the only form of its guard.
 	Postgres Postgres `koanf:"postgres"`
-	Admin Admin `koanf:"admin"`
+	Admin    Admin    `koanf:"admin"`
 
 	Limits Limits `koanf:"limits"`
 	Log    Log    `koanf:"log"`

@@ -186,7 +186,7 @@ func TestWrongConfigurationsAreExplained(t *testing.T) {
 		{"parked", "limits: {max_parked: -1}", "", "limits.max_parked: is -1"},
 		{"proxy limit", "limits: {max_header_bytes: 1}", "", "limits.max_header_bytes: 1 is out of range: use 16384"},
 
-		{"nothing served", "{listeners: [], upstreams: [], routes: []}", "", "listeners: is missing, and so are envoy, nginx and check"},
+		{"nothing served", "{listeners: [], upstreams: [], routes: []}", "", "listeners: is missing, and so are envoy, nginx, check and postgres"},
 		{"no routes", "routes: []", "", "routes: is missing: say which requests"},
 		{"routes to nowhere", "{listeners: [], upstreams: [], check: {socket: /x}}", "", "routes: leads nowhere"},
 		{"no upstreams", "upstreams: []", "", "upstreams: is missing: name the storages"},

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/writ-io/writ/cmd/writ/node"
+	"github.com/writ-io/writ/fence/pgfence/pgtest"
 	"github.com/writ-io/writ/quorum/quorumtest/freeport"
 	"github.com/writ-io/writ/quorum/quorumtest/pace"
 )
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runCommand) != "" {
 		os.Exit(Main("test", os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	os.Exit(pgtest.Main(m))
 }
 
 // shortDir is a directory whose name leaves room for that of a socket.

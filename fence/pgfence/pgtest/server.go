@@ -115,6 +115,27 @@ func Fsync(t testing.TB, dsn string) {
 	})
 }
 
+// Standby restarts the server as a standby that follows nobody: it answers reads only, until it is promoted. It cuts every
+// connection, so no other test of the binary may run beside.
+func Standby(t testing.TB) {
+	t.Helper()
+	data := filepath.Join(server.dir, "data")
+	if err := end(syscall.SIGINT); err != nil { // in order: a crashed server would recover instead
+		t.Fatal("pgtest: ", err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o600); err != nil {
+		t.Fatal("pgtest: ", err)
+	}
+	if server.user != nil {
+		if err := os.Chown(filepath.Join(data, "standby.signal"), int(server.user.Uid), int(server.user.Gid)); err != nil {
+			t.Fatal("pgtest: ", err)
+		}
+	}
+	if err := launch(data); err != nil {
+		t.Fatal("pgtest: ", err)
+	}
+}
+
 // Bin returns the path of a program of this PostgreSQL.
 func Bin(name string) string { return filepath.Join(server.bin, name) }
 
@@ -168,7 +189,7 @@ func launch(data string) error {
 		defer close(server.output)
 		lines := bufio.NewScanner(stderr)
 		for told := false; lines.Scan(); {
-			if !told && strings.Contains(lines.Text(), "ready to accept connections") {
+			if !told && strings.Contains(lines.Text(), "ready to accept ") {
 				told = true
 				close(ready)
 			} else if strings.Contains(lines.Text(), "PANIC") {
@@ -191,18 +212,26 @@ func launch(data string) error {
 
 // stop ends the server at once: nobody needs its data any more.
 func stop() error {
-	if server.cmd != nil {
-		if err := server.cmd.Process.Signal(syscall.SIGQUIT); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return err
-		}
-		<-server.output
-		_ = server.cmd.Wait() // an immediate shutdown is never clean
-		server.cmd = nil
+	if err := end(syscall.SIGQUIT); err != nil {
+		return err
 	}
 	if server.dir == "" {
 		return nil
 	}
 	return os.RemoveAll(server.dir)
+}
+
+func end(how syscall.Signal) error {
+	if server.cmd == nil {
+		return nil
+	}
+	if err := server.cmd.Process.Signal(how); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-server.output
+	_ = server.cmd.Wait() // an immediate shutdown is never clean
+	server.cmd = nil
+	return nil
 }
 
 func command(name string, args ...string) *exec.Cmd {
