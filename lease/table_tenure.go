@@ -221,7 +221,8 @@ func (t *Table) TenureGuards(name Resource) []TenureGuard {
 		if g.covers(name) {
 			how := g.known(rule)
 			list = append(list, TenureGuard{
-				Name: g.rec.Name, Region: g.rec.Region, Out: g.rec.Out, Proved: how != 0 && how != Unproven, Fenceable: g.closes(rule), Lapses: g.lapse,
+				Name: g.rec.Name, Region: g.rec.Region, Out: g.rec.Out, Proved: how != 0 && how != Unproven, Fenceable: g.closes(rule),
+				NeverLapses: g.rec.NeverLapses, Lapses: g.lapse,
 			})
 		}
 	}

@@ -46,6 +46,8 @@ type TenureGuard struct {
 	Proved bool
 	// Fenceable: it is known to refuse writes when it has had no contact for its guard lease.
 	Fenceable bool
+	// NeverLapses: its storage goes on by itself, so that it never will be.
+	NeverLapses bool
 	// Lapses is when its guard lease, and W, run out if it is not heard of.
 	Lapses clock.Instant
 }

@@ -124,6 +124,8 @@ func (x *Machine) trustGuards(m lease.Moment, g *group, c *checklist) {
 				c.bad(check, "look why it has no contact: writ guard list", "it is out: nothing has been heard of it")
 			case behind >= 0:
 				c.bad(check, "look what it waits for: writ guard list", "it has not acknowledged %d raises", shown[behind].Lag)
+			case known[at].NeverLapses:
+				c.warn(check, "know who answers for it if its region is lost: writ promote attest", "it is in contact, and has to acknowledge: its storage goes on admitting by itself, whatever is heard of the guard")
 			case !known[at].Fenceable:
 				c.warn(check, "let it go by the newest rules, under which it refuses without contact", "it is in contact, and would have to acknowledge: without contact it may go on admitting")
 			default:

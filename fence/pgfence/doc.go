@@ -54,7 +54,8 @@
 // --disable-triggers, for it presents no token.
 //
 // PostgreSQL has no guard lease of its own. A server that cannot be reached cannot be bumped, and does not refuse older
-// tokens by itself after a time; it counts as fenced only by a bump or an attestation.
+// tokens by itself after a time; it counts as fenced only by a bump or an attestation. The quorum counts it so when a guard
+// with the form postgres stands beside it (fence/guard/database).
 //
 // # What it assumes
 //
