@@ -15,8 +15,9 @@ import (
 const (
 	// DefaultCheckEvery is how often the database is looked at.
 	DefaultCheckEvery = 5 * time.Second
-	// MinCheckEvery and MaxCheckEvery bound that.
+	// MinCheckEvery is how often it is at most.
 	MinCheckEvery = 100 * time.Millisecond
+	// MaxCheckEvery is how seldom it is at most.
 	MaxCheckEvery = 10 * time.Minute
 
 	// parallel bounds the fences that are raised at a time.
