@@ -133,7 +133,7 @@ func guardState(g *writv1.Guard) cell {
 		return cell{"enrolled", good}
 	case writv1.GuardState_GUARD_STATE_OUT:
 		if g.GetNeverLapses() {
-			return cell{"out, awaited", bad}
+			return cell{"awaited", bad}
 		}
 		return cell{"out", bad}
 	case writv1.GuardState_GUARD_STATE_UNSPECIFIED:

@@ -36,7 +36,7 @@ func shownFloor(t *testing.T, name, token, known string, standing writv1.GuardFl
 
 // twoPages are those of db-1; web is not connected.
 func twoPages(t *testing.T) map[string]*writv1.GetGuardResponse {
-	list := threeGuards(t)
+	list := someGuards(t)
 	draining := shownFloor(t, "db/b", "1.41", "1.41", writv1.GuardFloorStanding_GUARD_FLOOR_STANDING_SAME)
 	draining.Floor.InFlight, draining.Floor.Waiting, draining.Floor.Draining = 2, 1, true
 	return map[string]*writv1.GetGuardResponse{
@@ -129,7 +129,7 @@ why    no node has a session of it
 func TestGuardListFloors(t *testing.T) {
 	g := newGuarded(t, "us")[0]
 	g.set(func() {
-		g.list = []*writv1.Guard{threeGuards(t)[0], threeGuards(t)[2]}
+		g.list = []*writv1.Guard{someGuards(t)[0], someGuards(t)[2]}
 		g.pages = twoPages(t)
 	})
 	writ(t, "guard", "list", "--floors").want(t, 0, strings.Join([]string{

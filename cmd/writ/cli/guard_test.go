@@ -144,8 +144,8 @@ func tokenOf(t *testing.T, text string) uint64 {
 	return uint64(token)
 }
 
-// threeGuards are one in order, one behind and alarmed, and one that is out.
-func threeGuards(t *testing.T) []*writv1.Guard {
+// someGuards are one in order, one behind and alarmed, one that is out, and one that is and is waited for all the same.
+func someGuards(t *testing.T) []*writv1.Guard {
 	return []*writv1.Guard{
 		{
 			Name: "db-1", State: writv1.GuardState_GUARD_STATE_ENROLLED, Region: "eu", Form: "proxy", Promise: writv1.GuardPromise_GUARD_PROMISE_DRAINED,
@@ -161,13 +161,18 @@ func threeGuards(t *testing.T) []*writv1.Guard {
 			Name: "web", State: writv1.GuardState_GUARD_STATE_OUT, Form: "extauthz", Promise: writv1.GuardPromise_GUARD_PROMISE_CHECK_THEN_ACT,
 			LeaseLeft: durationpb.New(-time.Hour),
 		},
+		{
+			Name: "zdb", State: writv1.GuardState_GUARD_STATE_OUT, Form: "postgres", Promise: writv1.GuardPromise_GUARD_PROMISE_ATOMIC,
+			NeverLapses: true, Lag: 1, OldestRaise: durationpb.New(time.Minute),
+		},
 	}
 }
 
-const guardsTable = `NAME  STATE     REGION  FORM      PROMISE         LEASE          LAG       FLOOR         ALARMS
-db-1  enrolled  eu      proxy     drained         28s            0         db/main 1.42  0
-db-2  enrolled  us      pgfence   atomic          over for 1.5s  2 for 3s  -             1
-web   out       -       extauthz  check-then-act  -              0         -             0
+const guardsTable = `NAME  STATE     REGION  FORM      PROMISE         LEASE          LAG         FLOOR         ALARMS
+db-1  enrolled  eu      proxy     drained         28s            0           db/main 1.42  0
+db-2  enrolled  us      pgfence   atomic          over for 1.5s  2 for 3s    -             1
+web   out       -       extauthz  check-then-act  -              0           -             0
+zdb   awaited   -       postgres  atomic          -              1 for 1m0s  -             0
 `
 
 const guardWarnings = `writ: warning: guard db-2 was told token 1.41 of db/main, which is below its floor 1.99
@@ -176,7 +181,7 @@ writ: warning: guard db-2: its floor store went back from version 9 to 3
 
 func TestGuardList(t *testing.T) {
 	g := newGuarded(t, "us")[0]
-	g.set(func() { g.list = threeGuards(t) })
+	g.set(func() { g.list = someGuards(t) })
 	writ(t, "guard", "list").want(t, 0, guardsTable, guardWarnings)
 	writ(t, "guard", "list", "--resource", "db/main").want(t, 0, guardsTable, guardWarnings)
 	if got := g.asked(); got != "list , list db/main" {
@@ -213,7 +218,7 @@ func TestGuardList(t *testing.T) {
 
 func TestGuardListWatch(t *testing.T) {
 	g := newGuarded(t, "us")[0]
-	g.set(func() { g.list = threeGuards(t)[:1] })
+	g.set(func() { g.list = someGuards(t)[:1] })
 	for form, want := range map[string]string{"table": "NAME  STATE     REGION", "json": `{"guards":[{"name":"db-1"`, "yaml": "---"} {
 		t.Run(form, func(t *testing.T) {
 			p := launch(t, nil, "guard", "list", "--watch", "-o", form)
@@ -262,13 +267,14 @@ func TestGuardVerify(t *testing.T) {
 	g := newGuarded(t, "us")[0]
 	writ(t, "guard", "verify").want(t, 2, "NAME  STATE\n", "writ: NOT_GUARDED: no guard is enrolled\n")
 	writ(t, "guard", "verify", "db-1", "--resource", "x").want(t, 2, "NAME  STATE\n", "writ: NOT_GUARDED: no guard db-1 is enrolled that covers x\n")
-	g.set(func() { g.list = threeGuards(t) })
+	g.set(func() { g.list = someGuards(t) })
 	writ(t, "guard", "verify", "db-1").want(t, 0, "NAME  STATE\ndb-1  in order\n", "")
 	writ(t, "guard", "verify").want(t, 2, `NAME  STATE
 db-1  in order
 db-2  its guard lease is over; it has alarms: 1; its floor store went back from version 9 to 3
 web   it is out
-`, "writ: NOT_GUARDED: 2 of 3 guards are not in order: db-2, web\n")
+zdb   it is out, and its storage goes on by itself: raises wait for it
+`, "writ: NOT_GUARDED: 3 of 4 guards are not in order: db-2, web, zdb\n")
 	if got := g.asked(); strings.Contains(got, "verify") {
 		t.Errorf("sent canaries: %s", got)
 	}
@@ -277,7 +283,7 @@ web   it is out
 func TestGuardVerifyZombie(t *testing.T) {
 	nodes := newGuarded(t, "us", "eu", "ap")
 	us, eu := nodes[0], nodes[1]
-	inOrder := threeGuards(t)[0]
+	inOrder := someGuards(t)[0]
 	second, third := &writv1.Guard{Name: "db-3"}, &writv1.Guard{Name: "db-4"}
 	for _, other := range []*writv1.Guard{second, third} {
 		other.State, other.LeaseLeft = inOrder.GetState(), inOrder.GetLeaseLeft()

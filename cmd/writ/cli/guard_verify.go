@@ -97,6 +97,8 @@ func (a *app) verifyGuards(ctx context.Context, f verifyFlags) error {
 // problemsOf is what the coordinator knows to be wrong with a guard.
 func problemsOf(g *writv1.Guard) (problems []string) {
 	switch {
+	case g.GetState() != writv1.GuardState_GUARD_STATE_ENROLLED && g.GetNeverLapses():
+		problems = append(problems, "it is out, and its storage goes on by itself: raises wait for it")
 	case g.GetState() != writv1.GuardState_GUARD_STATE_ENROLLED:
 		problems = append(problems, "it is out")
 	case g.GetLeaseLeft().AsDuration() <= 0:
