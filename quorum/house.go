@@ -85,6 +85,9 @@ func newHouse(now clock.Instant, quotaBytes, keepRevisions int64) *house {
 
 func (h *house) part(percent int64) int64 { return h.quotaBytes / 100 * percent }
 
+// counts says whether so much is in use, as far as is known, that it is worth a write to the disk to know it for certain.
+func (h *house) counts(p Progress) bool { return h.quotaBytes > 0 && p.DBBytes > h.part(historyPart) }
+
 // above says whether more than that part of the quota is in use.
 func (h *house) above(s sight, percent int64) bool {
 	return h.quotaBytes > 0 && s.progress.DBBytes > h.part(percent)

@@ -25,9 +25,13 @@ func (s *Service) keepHouse() {
 		}
 		s.unseenBytes.Store(0)
 		leader, _ := s.member.Leadership()
+		progress := s.member.Progress()
+		if h.counts(progress) {
+			s.member.Recount()
+			progress = s.member.Progress()
+		}
 		s.tidy(h.look(sight{
-			now: s.clock.Now(), leader: leader, turn: s.defragTurn(),
-			revision: s.view.roster().revision, progress: s.member.Progress(),
+			now: s.clock.Now(), leader: leader, turn: s.defragTurn(), revision: s.view.roster().revision, progress: progress,
 		}))
 	}
 }

@@ -131,6 +131,9 @@ type Member interface {
 	Compact(ctx context.Context, revision int64) error
 	// Defragment gives free pages of this member's file back. It blocks this member's reads and writes meanwhile.
 	Defragment() error
+	// Recount has Progress say how much is in use now. Without it that counts only when something is written, which a store that
+	// refuses writes for want of space does not see.
+	Recount()
 	// ClearNoSpace takes back what keeps a store that was full from being written, on every member, if anything does.
 	ClearNoSpace(ctx context.Context) error
 	// Done is closed when the member has stopped, of itself or by Close; Err then says why (nil after Close).

@@ -67,6 +67,36 @@ func (m *Member) readHistory() history {
 	return h
 }
 
+// Recount has the backend write one small thing: it frees the pages of what was compacted, and counts them, only when a
+// transaction follows. What is written is what is there.
+func (m *Member) Recount() {
+	done := make(chan struct{})
+	go func() { // joined, unless the member has failed
+		defer close(done)
+		m.recount()
+	}()
+	select {
+	case <-done:
+	case <-m.trip.c:
+	}
+}
+
+func (m *Member) recount() {
+	_, leave, err := m.gate.enter(context.Background())
+	if err != nil { // the database may be closed
+		return
+	}
+	defer leave()
+	backend := m.server.Backend()
+	tx := backend.BatchTx()
+	tx.LockOutsideApply()
+	if finished, ever := mvcc.UnsafeReadFinishedCompact(tx); ever {
+		mvcc.UnsafeSetFinishedCompact(tx, finished)
+	}
+	tx.Unlock()
+	backend.ForceCommit()
+}
+
 // Compact drops history before revision: a watch from revision on still works. What is compacted already is no error. What
 // the log holds is folded, for the next compaction: until then, values that were replaced or deleted there are kept.
 func (m *Member) Compact(ctx context.Context, revision int64) error {
