@@ -36,7 +36,7 @@ func checkpoint(t *testing.T, c *quorumtest.Cluster, g *lease.Grant, size int) e
 
 // Twice the quota is written, of which little is state: nothing is refused, and the file does not outgrow the quota.
 func TestHistoryBringsNoRefusals(t *testing.T) {
-	const quota = 64 << 20
+	const quota = 32 << 20
 	c := smallStore(t, quota)
 	service, member := c.Coordinator().Service, c.Nodes[0].Member
 	term := service.Status().Term
