@@ -24,8 +24,8 @@ const (
 	table = "ledger"
 	// databaseRole is whom the writers log in as: it may present tokens, and own nothing.
 	databaseRole = "writer"
-	// databaseTimeout bounds the start of a PostgreSQL, from nothing.
-	databaseTimeout = 20 * time.Second
+	// databaseTimeout bounds the start of a PostgreSQL, from nothing. A machine that is busy has taken more than 20 seconds.
+	databaseTimeout = 45 * time.Second
 )
 
 // Database is a PostgreSQL server of the story's own, in a directory of its own, reachable over a unix socket there.
