@@ -193,7 +193,7 @@ func scanHolder(dest func(...any) error, more ...any) (Holder, error) {
 }
 
 // Drained answers below which token every transaction has ended and none is admitted any more; 1 before the first bump. It takes
-// the right to raise, or to present.
+// the right to raise, or to present. A standby answers, too.
 func Drained(ctx context.Context, db Querier, schema, resource string) (fence.Token, error) {
 	schema = cmp.Or(schema, DefaultSchema)
 	if err := cmp.Or(checkSchema(schema), checkResource(resource)); err != nil {

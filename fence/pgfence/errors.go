@@ -167,6 +167,16 @@ func installed(err error, schema string) error {
 	return FromError(err)
 }
 
+// Unreachable says whether an error passes by itself: the server cannot be reached, or is starting, stopping or overloaded.
+func Unreachable(err error) bool {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return strings.HasPrefix(server.Code, "57P") || strings.HasPrefix(server.Code, "53")
+	}
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect) || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
 // BusyError tells which transactions a bump waited for in vain. It matches [ErrBusy].
 type BusyError struct {
 	Resource string

@@ -46,13 +46,8 @@ func (c coded) Unwrap() error { return c.error }
 func ExitCode(err error) int {
 	var refused *pgconn.ConnectError
 	var server *pgconn.PgError
-	if errors.As(err, &server) {
-		switch {
-		case server.Code == "42501" || strings.HasPrefix(server.Code, "28"):
-			return exitDenied
-		case strings.HasPrefix(server.Code, "57P") || strings.HasPrefix(server.Code, "53"):
-			return exitUnavailable
-		}
+	if errors.As(err, &server) && (server.Code == "42501" || strings.HasPrefix(server.Code, "28")) {
+		return exitDenied
 	}
 	switch {
 	case err == nil:
@@ -63,7 +58,7 @@ func ExitCode(err error) int {
 		return exitDenied
 	case errors.Is(err, pgfence.ErrBusy):
 		return exitPending
-	case errors.As(err, &refused), pgconn.Timeout(err), errors.Is(err, context.DeadlineExceeded):
+	case pgfence.Unreachable(err), errors.As(err, &refused):
 		return exitUnavailable
 	default:
 		return exitError
