@@ -74,7 +74,7 @@ type Config struct {
 	Traced func(Raised)
 
 	// Slack is W: it bounds a pause of this process plus the storage's execution of what has been forwarded; default
-	// [DefaultSlack], and 100 ms with Storage, to which nothing is forwarded.
+	// [DefaultSlack], and [DefaultStorageSlack] with Storage, to which nothing is forwarded.
 	Slack time.Duration
 	// Drift is assumed of the clocks; default [clock.DefaultDrift].
 	Drift clock.Drift
@@ -145,7 +145,7 @@ func misconfigured(field, what, fix string) error {
 
 func (c Config) withDefaults() Config {
 	if c.Storage != nil {
-		c.Slack = cmp.Or(c.Slack, defaultStorageSlack)
+		c.Slack = cmp.Or(c.Slack, DefaultStorageSlack)
 		c.Promise = cmp.Or(c.Promise, writv1.GuardPromise_GUARD_PROMISE_ATOMIC)
 	}
 	c.Slack = cmp.Or(c.Slack, DefaultSlack)

@@ -12,8 +12,8 @@ import (
 	"github.com/writ-io/writ/fence/gate"
 )
 
-// defaultStorageSlack is W before a storage that compares by itself: no write is between the guard and it.
-const defaultStorageSlack = 100 * time.Millisecond
+// DefaultStorageSlack is W before a storage that compares by itself, unless it is configured: no write is between the guard and it.
+const DefaultStorageSlack = 100 * time.Millisecond
 
 // Storage compares tokens by itself, inside of the operation that writes, such as a table of PostgreSQL with a fence. Writes need
 // not pass the guard, so it goes on admitting while the guard is down or out of contact: the quorum waits for what the guard

@@ -193,7 +193,7 @@ const (
 // withDefaults answers c with the defaults filled in that are not those of another package.
 func (c Config) withDefaults() Config {
 	if c.Postgres.used() {
-		c.Slack = cmp.Or(c.Slack, minSlack) // nothing is forwarded
+		c.Slack = cmp.Or(c.Slack, guard.DefaultStorageSlack)
 	}
 	c.Slack = cmp.Or(c.Slack, guard.DefaultSlack)
 	c.Isolation = cmp.Or(c.Isolation, isolationQuorum)

@@ -57,7 +57,7 @@ func (s *Sidecar) openDatabase() (err error) {
 	err = s.database.Check(context.Background()) // which bounds itself
 	switch {
 	case err == nil:
-	case database.Unreachable(err):
+	case pgfence.Unreachable(err):
 		s.logger.Warn("the database cannot be reached yet: raises wait for it", "error", err)
 	default:
 		return wrong("postgres", oneLine(err), "install the fence with writ-guard sql install, and let the role of the dsn raise it: writ-guard sql grant --allow raise,cut")
@@ -75,15 +75,11 @@ func (s *Sidecar) storage() guard.Storage {
 // watchDatabase looks at the database until the guard stops.
 func (s *Sidecar) watchDatabase() {
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := make(chan struct{})
-	go func() {
-		defer close(stop)
-		s.database.Run(ctx)
+	go func() { // ends with the guard
+		<-s.ending
+		cancel()
 	}()
-	<-s.ending
-	cancel()
-	<-stop
+	s.database.Run(ctx)
 }
 
 func (s *Sidecar) closeDatabase() {

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -28,7 +28,8 @@ type Database struct {
 
 	mu      sync.Mutex
 	wanted  map[string]fence.Token // guarded by mu; what was raised, or noted while the server was in recovery
-	failure error                  // guarded by mu; of the newest look or raise
+	raising error                  // guarded by mu; why the newest raise failed
+	looking error                  // guarded by mu; why the newest look did
 	standby bool                   // guarded by mu; the server is in recovery
 }
 
@@ -55,15 +56,17 @@ func Open(c Config) (*Database, error) {
 // Close ends the connections. Nothing else may be called then.
 func (d *Database) Close() { d.pool.Close() }
 
-// Err is why the newest raise, or look at the database, failed; nil if it did not.
+// Err is why the newest raise, or look at the database, failed; nil if neither did.
 func (d *Database) Err() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.failure
+	return d.failureLocked()
 }
 
-// Check asks the database whether it can be raised as configured. An error that [Unreachable] says yes to may be over in a moment;
-// others are for people to put right.
+func (d *Database) failureLocked() error { return cmp.Or(d.raising, d.looking) }
+
+// Check asks the database whether it can be raised as configured. An error that [pgfence.Unreachable] says yes to may be over in
+// a moment; others are for people to put right.
 func (d *Database) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -75,20 +78,10 @@ func (d *Database) Check(ctx context.Context) error {
 	return nil
 }
 
-// Unreachable says whether an error of [Database.Check] is one that passes: the server cannot be reached, or is starting or busy.
-func Unreachable(err error) bool {
-	var server *pgconn.PgError
-	if errors.As(err, &server) {
-		return strings.HasPrefix(server.Code, "57P") || strings.HasPrefix(server.Code, "53")
-	}
-	var connect *pgconn.ConnectError
-	return errors.As(err, &connect) || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded)
-}
-
 // Raise implements [guard.Storage].
 func (d *Database) Raise(ctx context.Context, floors []gate.Floor) error {
 	err := d.raise(ctx, floors)
-	d.noteResult(ctx, err)
+	d.noteResult(ctx, &d.raising, err)
 	return err
 }
 
@@ -166,19 +159,21 @@ func (d *Database) inRecovery(ctx context.Context) (standby bool, err error) {
 	return standby, nil
 }
 
-// noteResult keeps the newest failure, and tells when that changes.
-func (d *Database) noteResult(ctx context.Context, err error) {
+// noteResult keeps what came of a raise or a look, and tells when the database can be fenced no more, or again. A look that finds
+// nothing does not make a raise that failed good.
+func (d *Database) noteResult(ctx context.Context, of *error, err error) {
 	if ctx.Err() != nil {
 		return // we are told to stop
 	}
 	d.mu.Lock()
-	before := d.failure
-	d.failure = err
+	before := d.failureLocked()
+	*of = err
+	now := d.failureLocked()
 	d.mu.Unlock()
 	switch {
-	case err != nil && before == nil:
-		d.logger.Error("the database cannot be fenced: raises wait for it", "error", err)
-	case err == nil && before != nil:
+	case now != nil && before == nil:
+		d.logger.Error("the database cannot be fenced: raises wait for it", "error", now)
+	case now == nil && before != nil:
 		d.logger.Info("the database can be fenced again")
 	}
 }
@@ -186,10 +181,7 @@ func (d *Database) noteResult(ctx context.Context, err error) {
 // Probe is how a canary gets to the tables: it tries to write under old tokens, and takes it back. routed is false for a
 // resource that is not one of this database's.
 func (d *Database) Probe(ctx context.Context, p *writv1.GuardProbe) (routed, refused bool, detail string) {
-	for _, r := range d.cfg.Resources {
-		routed = routed || r == p.GetResource()
-	}
-	if !routed {
+	if !slices.Contains(d.cfg.Resources, p.GetResource()) {
 		return false, false, ""
 	}
 	tried, err := pgfence.TryZombie(ctx, d.pool, d.cfg.Schema, p.GetResource())

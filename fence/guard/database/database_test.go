@@ -182,6 +182,9 @@ func TestRaiseThatCannotBeProved(t *testing.T) {
 	if at := f.drained("bills"); at != next {
 		t.Errorf("the fence of bills is at %v", at)
 	}
+	if err := f.Look(t.Context()); err != nil || !errors.Is(f.Err(), pgfence.ErrBusy) {
+		t.Errorf("after a look that found nothing (%v): %v", err, f.Err())
+	}
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +255,7 @@ func TestDatabasesThatCannotBeFenced(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer d.Close()
-			if err := d.Check(t.Context()); err == nil || database.Unreachable(err) != c.passes {
+			if err := d.Check(t.Context()); err == nil || pgfence.Unreachable(err) != c.passes {
 				t.Errorf("checked: %v", err)
 			}
 			if err := d.Raise(t.Context(), []gate.Floor{{Resource: c.resource, Token: next}}); err == nil || d.Err() == nil {

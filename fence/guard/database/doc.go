@@ -15,7 +15,8 @@
 //   - The database goes on admitting the newest token that it knows of while this process is down or the quorum out of reach. A
 //     raise waits until it is back, or until people answer for it: there is no lease that could run out instead.
 //   - Between the promotion of a standby, or the start of a database that was put back, and the next look at it, the floors are
-//     those that its data has. Promotions by the region agent raise them before traffic.
+//     those that its data has: for up to [Config.CheckEvery], or until this process runs again. Promotions by the region agent raise
+//     them before traffic.
 //   - It speaks with one server. One that the name in the configuration does not lead to is fenced by nobody: name the server
 //     itself, not whichever is the primary.
 //   - Owners of tables and superusers can take triggers away; [pgfence.Verify] finds what they left.

@@ -26,7 +26,6 @@ func (d *Database) Run(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := d.look(ctx)
-		d.noteResult(ctx, err)
 		if err == nil && !inspected {
 			inspected = true
 			d.inspect(ctx)
@@ -36,6 +35,12 @@ func (d *Database) Run(ctx context.Context) {
 
 // look raises again what has gone back.
 func (d *Database) look(ctx context.Context) error {
+	err := d.raiseAgain(ctx)
+	d.noteResult(ctx, &d.looking, err)
+	return err
+}
+
+func (d *Database) raiseAgain(ctx context.Context) error {
 	behind, err := d.behind(ctx)
 	if err != nil || len(behind) == 0 {
 		return err
