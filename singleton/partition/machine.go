@@ -60,7 +60,8 @@ const (
 // Invariant: a function is started only after a Granted and before the matching Release, and Release comes only after
 // Returned.
 //
-// Invariant: what is asked for was free when last seen, and is given to this member by the target.
+// Invariant: what is asked for was free when last seen, and is given to this member by the target, and nothing that this
+// member cancelled is unanswered.
 type Machine struct {
 	cfg   MachineConfig
 	homes string // the digest of cfg.Homes
@@ -111,17 +112,15 @@ func (m *Machine) Step(now clock.Instant, events ...Event) Effects {
 		m.aim()
 	}
 	m.settle()
-	pending := 0
+	idle, pending := true, 0
 	for p := range m.parts {
+		m.decide(p)
+		idle = idle && m.parts[p].phase == phaseNone
 		if ph := m.parts[p].phase; ph == phaseAsking || ph == phaseCancelling {
 			pending++
 		}
 	}
-	idle := true
-	for p := range m.parts {
-		m.decide(p, &pending)
-		idle = idle && m.parts[p].phase == phaseNone
-	}
+	m.ask(pending)
 	if m.leaving && idle && m.state == memberOut && !m.done {
 		m.done, m.out.Done = true, true
 	}

@@ -2,7 +2,11 @@
 
 package partition
 
-import "github.com/writ-io/writ/sim/mutant"
+import (
+	"slices"
+
+	"github.com/writ-io/writ/sim/mutant"
+)
 
 // granted takes a lease in, and starts its function unless it is not wanted any more.
 func (m *Machine) granted(index int) {
@@ -64,16 +68,10 @@ func (m *Machine) release(index int) {
 	m.out.Release = append(m.out.Release, index)
 }
 
-// decide does what is due about a partition.
-func (m *Machine) decide(index int, pending *int) {
+// decide does what is due about a partition that the member asked for.
+func (m *Machine) decide(index int) {
 	p := &m.parts[index]
 	switch p.phase {
-	case phaseNone:
-		if m.mayAsk(index) && *pending < m.cfg.Pending {
-			*pending++
-			p.phase, p.until = phaseAsking, 0
-			m.out.Ask = append(m.out.Ask, index)
-		}
 	case phaseAsking:
 		// Somebody else should hold it: what waits in its queue would take it away from them again.
 		if m.leaving || m.synced && !m.mine(index) {
@@ -94,7 +92,25 @@ func (m *Machine) decide(index int, pending *int) {
 		}
 		p.phase, p.until = phaseEnding, 0
 		m.out.End = append(m.out.End, index)
-	case phaseCancelling, phaseEnding, phaseReleasing:
+	case phaseNone, phaseCancelling, phaseEnding, phaseReleasing:
+	}
+}
+
+// ask asks for what is free and this member's, a number at a time.
+//
+// It waits for the answers to what it cancelled: they may be grants. A member that holds one partition too many, if only
+// until it has released it, moves everybody's target, and two that do so in turn never agree.
+func (m *Machine) ask(pending int) {
+	if slices.ContainsFunc(m.parts, func(p part) bool { return p.phase == phaseCancelling }) {
+		return
+	}
+	for index := range m.parts {
+		p := &m.parts[index]
+		if p.phase == phaseNone && m.mayAsk(index) && pending < m.cfg.Pending {
+			pending++
+			p.phase, p.until = phaseAsking, 0
+			m.out.Ask = append(m.out.Ask, index)
+		}
 	}
 }
 
