@@ -130,7 +130,6 @@ func (g *guard) take(p *passage) {
 		p.admitted(ticket)
 	default:
 		g.parked[ticket] = p
-		g.apply(g.gate.Take())
 		if g.dice.Chance(200) { // its client goes away before long
 			g.process.After(g.dice.Between(0, 2*time.Second), func() {
 				if g.parked[ticket] == p {
@@ -139,6 +138,9 @@ func (g *guard) take(p *passage) {
 				}
 			})
 		}
+	}
+	if g.gate != nil && g.gate.Pending() {
+		g.apply(g.gate.Take())
 	}
 }
 

@@ -47,10 +47,13 @@ func ticketOf(index int, generation uint64) Ticket {
 
 // Admit asks for a write to be admitted. verified says that the token comes from a signed writ, not bare.
 //
-//	Go      the write is under way, until Done of that ticket. Nothing else is to be done.
-//	Wait    the write is parked under that ticket; call Take at once, within the same hold of the lock.
+//	Go      the write is under way, until Done of that ticket.
+//	Wait    the write is parked under that ticket.
 //	Refuse  err says why: *fence.StaleError, *fence.UnavailableError, *fence.InvalidError, or one that is
-//	        fence.ErrUnguarded. Nothing else is to be done.
+//	        fence.ErrUnguarded.
+//
+// Whatever the answer: if Pending says so, call Take at once, within the same hold of the lock. After Wait it always does;
+// after the others it may, as where the write shows that a certificate is over.
 //
 // An instant before the last one counts as the last one, here as everywhere.
 func (g *Gate) Admit(now clock.Instant, name string, token fence.Token, verified bool) (Ticket, Answer, error) {

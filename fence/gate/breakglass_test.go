@@ -1,6 +1,7 @@
 package gate_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -10,8 +11,9 @@ import (
 	"github.com/writ-io/writ/fence/gate"
 )
 
-// Nobody is told that a certificate is in force before it admits the first write.
-func TestOpeningIsToldWhenItIsDurable(t *testing.T) {
+// openGlass makes a guard that has lost its quorum and takes a certificate for "bill", which is yet to become durable.
+func openGlass(t *testing.T) *rig {
+	t.Helper()
 	r := newRig(t, nil, gate.State{})
 	r.step(gate.Connected{})
 	r.hear(&writv1.GuardResponse{Id: r.sent(isEnrol).GetId(), Say: &writv1.GuardResponse_Enrolled{Enrolled: &writv1.GuardEnrolled{
@@ -31,6 +33,12 @@ func TestOpeningIsToldWhenItIsDurable(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.take(r.gate.Take())
+	return r
+}
+
+// Nobody is told that a certificate is in force before it admits the first write.
+func TestOpeningIsToldWhenItIsDurable(t *testing.T) {
+	r := openGlass(t)
 	if list := r.gate.Status().Openings; len(list) != 0 || r.gate.InForce("c1") {
 		t.Errorf("not durable yet, and told: %+v", list)
 	}
@@ -43,5 +51,26 @@ func TestOpeningIsToldWhenItIsDurable(t *testing.T) {
 	}
 	if err := r.admitNow("bill", tok(7)); err != nil {
 		t.Errorf("under the certificate: %v", err)
+	}
+}
+
+// A writ for a newer token shows that a quorum has granted it: what the certificate let go is broken off there and then, not
+// when something else happens to this guard.
+func TestANewerWritEndsWhatACertificateLetGo(t *testing.T) {
+	r := openGlass(t)
+	r.store()
+	under, a, err := r.admit("bill", tok(7))
+	if a != gate.Go {
+		t.Fatal(err)
+	}
+	if _, a, _ := r.admit("bill", tok(8)); a != gate.Refuse {
+		t.Error("a write goes on without contact")
+	}
+	if !slices.Contains(r.cut, under) {
+		t.Error("what is under way goes on")
+	}
+	r.store()
+	if list := r.gate.Openings(); len(list) != 1 || list[0].Closed == "" {
+		t.Errorf("the opening is %+v", list)
 	}
 }

@@ -197,8 +197,10 @@ func (g *Gate) Step(now clock.Instant, e Event) *Effects {
 	return g.finish()
 }
 
-// Take hands over what Admit wants done. It is needed after Wait only, and right then; if another call comes first, that
-// one hands it over.
+// Pending tells whether there is something to Take.
+func (g *Gate) Pending() bool { return !g.delivered }
+
+// Take hands over what Admit wants done. If another call comes first, that one hands it over.
 func (g *Gate) Take() *Effects {
 	g.begin(g.now)
 	return g.finish()

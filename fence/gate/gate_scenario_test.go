@@ -308,9 +308,11 @@ func (d *driver) write(o options) {
 		d.print("%s goes", o.plain[0])
 	case gate.Wait:
 		d.print("%s waits", o.plain[0])
-		d.effects(d.gate.Take())
 	case gate.Refuse:
 		d.print("%s is refused: %v", o.plain[0], err)
+	}
+	if d.gate.Pending() {
+		d.effects(d.gate.Take())
 	}
 }
 

@@ -188,7 +188,7 @@ func failure(id uint64, reason string) *writv1.GuardResponse {
 // admit asks for a write, and carries out what follows.
 func (r *rig) admit(resource string, token fence.Token) (gate.Ticket, gate.Answer, error) {
 	t, a, err := r.gate.Admit(r.now, resource, token, true)
-	if a == gate.Wait {
+	if r.gate.Pending() {
 		r.take(r.gate.Take())
 	}
 	if a == gate.Go {

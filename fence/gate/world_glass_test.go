@@ -47,6 +47,16 @@ func (w *world) meet() {
 	w.glass.taken = map[string][]worldCertificate{}
 }
 
+// recall: what the process before had no time to close durably is in force again, as if it had not met the quorum. Floors
+// that were acknowledged meanwhile are durable, and still refuse it.
+func (w *world) recall() {
+	for _, o := range w.disk.Openings {
+		if o.Closed == "" {
+			w.glass.taken[o.Resource] = append(w.glass.taken[o.Resource], worldCertificate{o.Token, o.Expires})
+		}
+	}
+}
+
 // contradict: a guard that remembers tokens that this history has not issued makes the quorum begin another epoch above.
 func (w *world) contradict(e *writv1.GuardEnrol) {
 	q := &w.quorum
@@ -104,11 +114,20 @@ func (w *world) breakGlass(resource string) {
 		}
 		// The one before counts until this one is durable, and again if it never is.
 		g.taken[resource] = append(g.taken[resource], worldCertificate{grant.Token, c.Expires})
-		w.quorum.given[resource] = append(w.quorum.given[resource], grant.Token)
 	} else if !errors.Is(err, gate.ErrCertificate) {
 		w.fail("%v", err)
 	}
 	w.take(w.gate.Take())
+}
+
+// reveal gives out the tokens of certificates that came to be in force. Of others nobody is told that they were taken, and a
+// bare token of one would raise the floor above that of every holder: no better than a forged one.
+func (w *world) reveal(openings []gate.Opening) {
+	for _, o := range openings {
+		if given := w.quorum.given[o.Resource]; o.Closed == "" && !slices.Contains(given, o.Token) {
+			w.quorum.given[o.Resource] = append(given, o.Token)
+		}
+	}
 }
 
 // certifiedWrite writes under what a certificate allows, or did.

@@ -153,6 +153,7 @@ func (w *world) start() {
 	state.Floors, state.Wall = slices.Clone(state.Floors), w.wall()
 	w.glass.alone = max(w.glass.alone, w.now.Add(defaultLease))
 	w.disk.Clean = false
+	w.recall()
 	g, err := gate.New(cfg, state, w.now)
 	if err != nil {
 		w.fail("%v", err)
@@ -254,7 +255,6 @@ func (w *world) write(resource string, token fence.Token) error {
 		w.admitted(t, write)
 	case gate.Wait:
 		w.parked[t] = write
-		w.take(w.gate.Take())
 		if rapid.IntRange(0, 9).Draw(w.t, "abandons") == 0 {
 			w.inLife(w.duration("abandons after", w.park), func() {
 				if w.parked[t] != nil {
@@ -263,6 +263,9 @@ func (w *world) write(resource string, token fence.Token) error {
 				}
 			})
 		}
+	}
+	if w.gate.Pending() {
+		w.take(w.gate.Take())
 	}
 	return err
 }
@@ -384,6 +387,7 @@ func (w *world) apply(b gate.Batch) {
 	}
 	if b.PutOpenings {
 		s.Openings = b.Openings
+		w.reveal(b.Openings)
 	}
 	floors := map[string]gate.Floor{}
 	for _, f := range s.Floors {

@@ -136,6 +136,8 @@ func (g *Guard) Admit(ctx context.Context, w fence.Write) (fence.Admission, erro
 	if answer == gate.Wait {
 		p = &parked{done: make(chan struct{})}
 		g.parked[ticket] = p
+	}
+	if g.gate.Pending() {
 		after = append(after, g.apply(g.gate.Take())...)
 	}
 	g.mu.Unlock()
