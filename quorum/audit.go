@@ -173,7 +173,7 @@ func auditEntries(image *Image, after uint64, newestFirst bool) iter.Seq[Entry] 
 		if after > 0 {
 			from = AuditKey(after - 1)
 		}
-		image.tree.DescendLessOrEqual(Entry{Key: from}, func(e Entry) bool {
+		image.Descend(from, func(e Entry) bool {
 			return strings.HasPrefix(e.Key, prefixAudit) && e.Key >= AuditKey(oldest) && yield(e)
 		})
 	}

@@ -20,7 +20,7 @@ import (
 // Image is the whole state of the store at one revision, folded from what Load read and Watch delivered since. It is not
 // safe for concurrent use. Records that it hands out are shared, and never changed in place.
 type Image struct {
-	tree       *btree.BTreeG[Entry]
+	tree       *btree.BTreeG[kept]
 	revision   int64
 	term       *writv1.TermRecord
 	termRev    int64
@@ -29,9 +29,23 @@ type Image struct {
 	unreadable []error
 }
 
+// kept is an entry as an image keeps it. There is one for every lease, on every node, so key and value share their memory.
+type kept struct {
+	text     string // the key, and then the value
+	key      int    // its length
+	revision int64
+}
+
+func keep(e Entry) kept { return kept{e.Key + string(e.Value), len(e.Key), e.Revision} }
+
+func (k kept) entry() Entry { return Entry{k.text[:k.key], []byte(k.text[k.key:]), k.revision} }
+
+// at is where a key stands, or would.
+func at(key string) kept { return kept{text: key, key: len(key)} }
+
 // NewImage makes the image of an empty store at revision 0.
 func NewImage() *Image {
-	return &Image{tree: btree.NewG(32, func(a, b Entry) bool { return a.Key < b.Key })}
+	return &Image{tree: btree.NewG(32, func(a, b kept) bool { return a.text[:a.key] < b.text[:b.key] })}
 }
 
 // Reset makes it the image of that state. It answers false and does nothing if that is older than the one in hand: an
@@ -64,9 +78,9 @@ func (i *Image) Apply(c Change) (told bool) {
 
 func (i *Image) put(e Entry) (told bool) {
 	if e.Value == nil {
-		i.tree.Delete(e)
+		i.tree.Delete(at(e.Key))
 	} else {
-		i.tree.ReplaceOrInsert(e)
+		i.tree.ReplaceOrInsert(keep(e))
 	}
 	switch {
 	case strings.HasPrefix(e.Key, prefixLease), strings.HasPrefix(e.Key, prefixCheckpoint), e.Key == KeyHead:
@@ -140,11 +154,22 @@ func sortedNodes(nodes map[string]*writv1.NodeRecord) []*writv1.NodeRecord {
 }
 
 // Get answers one entry.
-func (i *Image) Get(key string) (Entry, bool) { return i.tree.Get(Entry{Key: key}) }
+func (i *Image) Get(key string) (Entry, bool) {
+	found, ok := i.tree.Get(at(key))
+	if !ok {
+		return Entry{}, false
+	}
+	return found.entry(), true
+}
 
 // Ascend calls f for every entry from that key on, in key order, until f answers false. f must not change the image.
 func (i *Image) Ascend(from string, f func(Entry) bool) {
-	i.tree.AscendGreaterOrEqual(Entry{Key: from}, f)
+	i.tree.AscendGreaterOrEqual(at(from), func(k kept) bool { return f(k.entry()) })
+}
+
+// Descend calls f for every entry from that key back, until f answers false. f must not change the image.
+func (i *Image) Descend(from string, f func(Entry) bool) {
+	i.tree.DescendLessOrEqual(at(from), func(k kept) bool { return f(k.entry()) })
 }
 
 // Loaded answers the state for a coordinator that takes over. Attempt, Members and Own are the caller's to add.
