@@ -24,10 +24,23 @@ build: ## Build the programs of cmd into bin
 	@mkdir -p $(BIN)
 	go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
+# What properties are drawn from; 0: from something else each time. In ci it is always the same, like the seeds of
+# the simulator and the harness: what fails there fails for what was changed. make soak draws anew.
+RAPID_SEED ?= 0
+GOTEST := go test$(if $(filter-out 0,$(RAPID_SEED)), -exec '$(CURDIR)/.ci/seeded $(RAPID_SEED)')
+
 .PHONY: test
 test: ## Run all tests
-	go test ./...
+	$(GOTEST) ./...
 	@for dir in $(CONTRIB); do go test -C $$dir ./... || exit 1; done
+
+# How many worlds each property is drawn, instead of 100.
+CHECKS ?= 10000
+
+.PHONY: soak
+soak: ## Run the tests that draw, with CHECKS draws each, none of them as before
+	go test -count=1 -timeout 0 $$(go list -f '{{range .TestImports}}{{.}} {{end}}{{range .XTestImports}}{{.}} {{end}}{{"\t"}}{{.ImportPath}}' ./... | \
+		awk -F '\t' '$$1 ~ /pgregory.net\/rapid/ { print $$2 }') -rapid.checks $(CHECKS)
 
 # What runs quorums, servers and other programs, one package at a time: under the
 # detector two of them leave a machine of two cores no time to answer in.
@@ -45,12 +58,12 @@ RACE_NOT := ./audit ./region ./sim/judge ./sim/plan ./sim/purity ./sim/report ./
 race: export CGO_ENABLED = 1
 race: ## Run all tests under the race detector
 	go list -race -test -deps -export ./... > /dev/null
-	go test -race -vet=off -timeout 20m -short $(RACE_SHORT)
-	go test -race -vet=off -timeout 20m $$(go list ./... | grep -vxF \
+	$(GOTEST) -race -vet=off -timeout 20m -short $(RACE_SHORT)
+	$(GOTEST) -race -vet=off -timeout 20m $$(go list ./... | grep -vxF \
 		-e "$$(go list ./jepsen ./jepsen/campaign $(RACE_REAL) $(RACE_SHORT) $(RACE_NOT))")
-	go test -race -vet=off -timeout 20m -p 1 $$(go list $(RACE_REAL) | grep -vxF \
+	$(GOTEST) -race -vet=off -timeout 20m -p 1 $$(go list $(RACE_REAL) | grep -vxF \
 		-e "$$(go list ./singleton/examples $(RACE_NOT))")
-	go test -race -vet=off -timeout 20m -short ./jepsen/campaign
+	$(GOTEST) -race -vet=off -timeout 20m -short ./jepsen/campaign
 	@for dir in $(CONTRIB); do go test -C $$dir -race -vet=off ./... || exit 1; done
 
 # How many simulated hours make sim sweeps, from which seed on, and how many
@@ -157,6 +170,7 @@ deps-check: ## Check dependencies: checksums, the etcd pin, licences, the import
 CI_STEPS := fmt-check vet lint proto-check deps-check build test race sweep harness
 
 .PHONY: ci
+ci: export RAPID_SEED = 1
 ci: ## Run everything that must pass before a change is merged
 	@for step in $(CI_STEPS); do \
 		echo "==> $$step"; started=$$(date +%s); \
