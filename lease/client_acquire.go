@@ -86,7 +86,7 @@ func (c *Client) acquire(ctx context.Context, what, resource string, opts Acquir
 			break
 		}
 		if ctx.Err() != nil || c.ctx.Err() != nil {
-			a.last = c.ended(ctx, what, a.last)
+			a.last = c.ended(ctx, what, a.tour, a.last)
 			break
 		}
 	}

@@ -20,7 +20,7 @@ func (c *Client) Ask(ctx context.Context, what string, patience time.Duration, d
 		}
 		last = clientTell(last, err)
 		if !c.pause(ctx, tour, err) {
-			return c.ended(ctx, what, last)
+			return c.ended(ctx, what, tour, last)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (c *Client) call(ctx context.Context, what string, within time.Duration, do
 		}
 		last = clientTell(last, err)
 		if !c.pause(ctx, tour, err) {
-			return c.ended(ctx, what, last)
+			return c.ended(ctx, what, tour, last)
 		}
 	}
 }
@@ -101,6 +101,7 @@ func (c *Client) pause(ctx context.Context, tour *dialTour, err error) bool {
 	if ctx.Err() != nil || c.ctx.Err() != nil {
 		return false
 	}
+	tour.note(err)
 	var span time.Duration
 	if tour.round() {
 		rounds := max(1, tour.asked/len(c.nodes.all))
@@ -135,16 +136,16 @@ func (c *Client) sleep(ctx context.Context, span time.Duration) bool {
 	return false
 }
 
-// ended is the error of a call that had no time left: why, and what the last attempt said.
-func (c *Client) ended(ctx context.Context, what string, last error) error {
-	cause := context.Cause(ctx)
+// ended is the error of a call that had no time left: why, what the last attempt said, and what other nodes did.
+func (c *Client) ended(ctx context.Context, what string, tour *dialTour, last error) error {
+	cause, others := context.Cause(ctx), tour.others(last)
 	switch {
 	case c.ctx.Err() != nil:
 		return ErrClosed
 	case last == nil:
-		return fmt.Errorf("lease: %s: %w", what, cause)
+		return fmt.Errorf("lease: %s: %w%s", what, cause, others)
 	case errors.Is(last, cause): // and, if something was sent, ErrUnknownOutcome
-		return fmt.Errorf("lease: %s: %w", what, last)
+		return fmt.Errorf("lease: %s: %w%s", what, last, others)
 	}
-	return fmt.Errorf("lease: %s: %w; the last answer was: %w", what, cause, last)
+	return fmt.Errorf("lease: %s: %w; the last answer was: %w%s", what, cause, last, others)
 }

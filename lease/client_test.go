@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -361,6 +362,32 @@ func TestErrorsOfALongTryTellWhatHappened(t *testing.T) {
 		var why *lease.Error
 		if !errors.As(err, &why) || why.Message != "1 of 3 nodes answers" || lease.ExitCode(err) != lease.ExitUnavailable {
 			w.Errorf("%v", err)
+		}
+	})
+}
+
+// Who is asked why at night wants to know it of every node, and not the same three times.
+func TestErrorsOfALongTryTellOfEveryNode(t *testing.T) {
+	inBubble(t, 3, func(w *world) {
+		c := w.dial()
+		for i, says := range []string{"1 of 3 nodes answers", "its disk is full", "1 of 3 nodes answers"} {
+			for _, call := range []string{"Get", "Acquire"} {
+				w.nodes[i].Script(call, func(context.Context, any, func() (any, error)) (any, error) {
+					return nil, &lease.Error{Reason: lease.ReasonNoQuorum, Message: says}
+				})
+			}
+		}
+		for what, call := range map[string]func(context.Context) error{
+			"get":     func(ctx context.Context) error { _, err := c.Get(ctx, "r", lease.GetOptions{}); return err },
+			"acquire": func(ctx context.Context) error { _, err := c.TryAcquire(ctx, "r", lease.AcquireOptions{}); return err },
+		} {
+			ctx, cancel := context.WithTimeout(w.Context(), 2*time.Second)
+			err := call(ctx)
+			cancel()
+			w.wantErr(err, lease.ErrNoQuorum)
+			if text := err.Error(); strings.Count(text, "its disk is full") != 1 || strings.Count(text, "1 of 3 nodes answers") > 2 {
+				w.Errorf("%s: %v", what, err)
+			}
 		}
 	})
 }

@@ -91,7 +91,7 @@ func (c *Client) Watch(ctx context.Context, opts WatchOptions) iter.Seq2[WatchEv
 				return
 			}
 			if !c.pause(ctx, tour, err) {
-				yield(WatchEvent{}, c.ended(ctx, "watch", nil))
+				yield(WatchEvent{}, c.ended(ctx, "watch", tour, nil))
 				return
 			}
 			if !w.restart(yield) {

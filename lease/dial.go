@@ -2,6 +2,7 @@ package lease
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -118,6 +119,13 @@ type dialTour struct {
 	set   *dialSet
 	order []*dialEndpoint
 	asked int // since the last success
+	said  []dialSaid
+}
+
+// dialSaid is the newest failure of a node in a tour.
+type dialSaid struct {
+	node *dialEndpoint
+	err  error
 }
 
 func (s *dialSet) tour() *dialTour { return &dialTour{set: s} }
@@ -136,7 +144,27 @@ func (t *dialTour) next() *dialEndpoint {
 func (t *dialTour) round() bool { return t.asked%len(t.set.all) == 0 }
 
 // reset begins anew with the best node.
-func (t *dialTour) reset() { t.asked = 0 }
+func (t *dialTour) reset() { t.asked, t.said = 0, nil }
+
+// note remembers how the node that was asked last has failed.
+func (t *dialTour) note(err error) {
+	if err == nil || t.asked == 0 { // it had worked for a while
+		return
+	}
+	e := t.order[(t.asked-1)%len(t.order)]
+	t.said = append(slices.DeleteFunc(t.said, func(s dialSaid) bool { return s.node == e }), dialSaid{e, err})
+}
+
+// others tells what nodes said that is not what is told anyway; empty if there is nothing else to tell.
+func (t *dialTour) others(told error) string {
+	var text strings.Builder
+	for _, s := range t.said {
+		if told == nil || s.err.Error() != told.Error() {
+			fmt.Fprintf(&text, "; %s: %v", s.node.address, s.err)
+		}
+	}
+	return text.String()
+}
 
 // renewVia returns where to send a renewal: the best node at first, and where none has gone for longest when that was not
 // answered. The messages of one instant go together.

@@ -156,8 +156,8 @@ func (h *Hold) Verify(ctx context.Context) error {
 		case err != nil:
 			last = clientTell(last, err)
 		}
-		if !h.client.pause(ctx, tour, last) {
-			return h.client.ended(ctx, "verify", last)
+		if !h.client.pause(ctx, tour, err) {
+			return h.client.ended(ctx, "verify", tour, last)
 		}
 	}
 }
@@ -260,7 +260,7 @@ func (h *Hold) Release(ctx context.Context) error {
 	case <-h.release:
 		defer func() { h.release <- struct{}{} }()
 	case <-ctx.Done():
-		return h.client.ended(ctx, "release", ErrUnknownOutcome)
+		return h.client.ended(ctx, "release", &dialTour{}, ErrUnknownOutcome)
 	}
 	if h.released.Load() {
 		return nil
