@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -38,6 +39,44 @@ func Revoke(ctx context.Context, conn Conn, schema, role string, rights ...Right
 	return setRights(ctx, conn, schema, role, "REVOKE", "FROM", rights)
 }
 
+// Lacking answers the role of a connection, and which rights it has not got, in the order in which they were asked for. Errors:
+// [ErrInvalid] of a right that does not exist, [ErrNotInstalled].
+func Lacking(ctx context.Context, db Querier, schema string, rights ...Right) (role string, lacking []Right, err error) {
+	schema = cmp.Or(schema, DefaultSchema)
+	if err := checkSchema(schema); err != nil {
+		return "", nil, err
+	}
+	for _, right := range rights {
+		functions, err := right.functions()
+		if err != nil {
+			return "", nil, err
+		}
+		for i, f := range functions {
+			functions[i] = render("{schema}."+f, schema)
+		}
+		// Without the schema's own right a function cannot even be looked up.
+		const sql = `SELECT current_user, CASE WHEN pg_catalog.has_schema_privilege($1, 'USAGE')
+			THEN (SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(f, 'EXECUTE')) FROM pg_catalog.unnest($2::text[]) f) ELSE false END`
+		var has bool
+		if err := db.QueryRow(ctx, sql, schema, functions).Scan(&role, &has); err != nil {
+			return "", nil, installed(err, schema)
+		}
+		if !has {
+			lacking = append(lacking, right)
+		}
+	}
+	return role, lacking, nil
+}
+
+// functions are what it takes to exercise a right.
+func (r Right) functions() ([]string, error) {
+	functions, known := functionsOf[r]
+	if !known {
+		return nil, fmt.Errorf("%w: right %.40q: use present, raise or cut", ErrInvalid, string(r))
+	}
+	return slices.Clone(functions), nil
+}
+
 func setRights(ctx context.Context, conn Conn, schema, role, verb, preposition string, rights []Right) error {
 	schema = cmp.Or(schema, DefaultSchema)
 	if err := checkSchema(schema); err != nil {
@@ -55,9 +94,9 @@ func setRights(ctx context.Context, conn Conn, schema, role, verb, preposition s
 		sql = "GRANT USAGE ON SCHEMA {schema} " + to + ";"
 	}
 	for _, right := range rights {
-		functions, known := functionsOf[right]
-		if !known {
-			return fmt.Errorf("%w: right %.40q: use present, raise or cut", ErrInvalid, string(right))
+		functions, err := right.functions()
+		if err != nil {
+			return err
 		}
 		for _, f := range functions {
 			sql += verb + " EXECUTE ON FUNCTION {schema}." + f + " " + to + ";"

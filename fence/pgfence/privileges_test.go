@@ -2,6 +2,7 @@ package pgfence_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,4 +195,25 @@ func TestForeignLockHoldersAreCut(t *testing.T) {
 	if got.err != nil || got.Proof != pgfence.Cut {
 		t.Fatalf("%+v", got)
 	}
+}
+
+func TestLackingRights(t *testing.T) {
+	f := setUp(t)
+	all := []pgfence.Right{pgfence.End, pgfence.Present, pgfence.Raise}
+	for name, c := range map[string]struct{ has, lacks []pgfence.Right }{
+		"lacks_all":     {nil, all},
+		"lacks_raising": {[]pgfence.Right{pgfence.Present}, []pgfence.Right{pgfence.End, pgfence.Raise}},
+		"lacks_cutting": {[]pgfence.Right{pgfence.Raise, pgfence.Present}, []pgfence.Right{pgfence.End}},
+		"lacks_none":    {all, nil},
+	} {
+		pool := f.role(name, c.has...)
+		role, lacking, err := pgfence.Lacking(t.Context(), pool, "", all...)
+		if err != nil || role != name || !slices.Equal(lacking, c.lacks) {
+			t.Errorf("%s: %q lacks %v, %v", name, role, lacking, err)
+		}
+	}
+	_, _, err := pgfence.Lacking(t.Context(), f.pool, "", "fly")
+	wantIs(t, err, pgfence.ErrInvalid)
+	_, _, err = pgfence.Lacking(t.Context(), f.pool, "elsewhere", pgfence.Raise)
+	wantIs(t, err, pgfence.ErrNotInstalled)
 }

@@ -75,7 +75,25 @@ func (d *Database) Check(ctx context.Context) error {
 			return fmt.Errorf("the fence of %q: %w", resource, err)
 		}
 	}
-	return nil
+	return d.mayRaise(ctx)
+}
+
+// mayRaise says what the database's role may not do that a raise takes. A raise would find that out too, and then too late.
+func (d *Database) mayRaise(ctx context.Context) error {
+	rights := []pgfence.Right{pgfence.Raise}
+	if !d.cfg.Bump.NoCut {
+		rights = append(rights, pgfence.End)
+	}
+	role, lacking, err := pgfence.Lacking(ctx, d.pool, d.cfg.Schema, rights...)
+	if err != nil || len(lacking) == 0 {
+		return err
+	}
+	names := make([]string, 0, len(lacking))
+	for _, right := range lacking {
+		names = append(names, string(right))
+	}
+	return fmt.Errorf("role %q may not %s: writ-guard sql grant --role %s --allow %s",
+		role, strings.Join(names, " and "), role, strings.Join(names, ","))
 }
 
 // Raise implements [guard.Storage].

@@ -1,6 +1,7 @@
 package database_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -236,32 +237,75 @@ func TestStandby(t *testing.T) {
 	}
 }
 
+// role makes one that can log in. Roles belong to the whole server, and may be there from the last time.
+func (f *fixture) role(name string, rights ...pgfence.Right) {
+	f.Helper()
+	f.exec("DO $$ BEGIN CREATE ROLE " + name + " LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+	if len(rights) > 0 {
+		if err := pgfence.Grant(f.Context(), f.pool, "", name, rights...); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
 func TestDatabasesThatCannotBeFenced(t *testing.T) {
 	f := setUp(t, nil)
-	f.exec("DROP ROLE IF EXISTS stranger")
-	f.exec("CREATE ROLE stranger LOGIN")
+	f.role("stranger")
+	f.role("presenter", pgfence.Present)
+	f.role("raiser", pgfence.Raise)
 	for name, c := range map[string]struct {
-		dsn, resource string
-		passes        bool
+		dsn, resource, says string
+		passes              bool
+		raises              bool // while nobody has to be cut
 	}{
-		"nobody listens":   {"host=" + t.TempDir() + " dbname=x", "orders", true},
-		"no such database": {f.dsn + "x", "orders", false},
-		"no fence":         {f.dsn, "unknown", false},
-		"no rights":        {f.dsn + " user=stranger", "orders", false},
+		"nobody listens":   {dsn: "host=" + t.TempDir() + " dbname=x", passes: true},
+		"no such database": {dsn: f.dsn + "x"},
+		"no fence":         {dsn: f.dsn, resource: "unknown"},
+		"no rights":        {dsn: f.dsn + " user=stranger"},
+		"may only present": {dsn: f.dsn + " user=presenter", says: `role "presenter" may not raise and cut: writ-guard sql grant --role presenter --allow raise,cut`},
+		"may not cut":      {dsn: f.dsn + " user=raiser", says: `role "raiser" may not cut: writ-guard sql grant --role raiser --allow cut`, raises: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, err := database.Open(database.Config{DSN: c.dsn, Resources: []string{c.resource}})
+			resource := cmp.Or(c.resource, "orders")
+			d, err := database.Open(database.Config{DSN: c.dsn, Resources: []string{resource}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer d.Close()
-			if err := d.Check(t.Context()); err == nil || pgfence.Unreachable(err) != c.passes {
+			if err := d.Check(t.Context()); err == nil || pgfence.Unreachable(err) != c.passes || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("checked: %v", err)
 			}
-			if err := d.Raise(t.Context(), []gate.Floor{{Resource: c.resource, Token: next}}); err == nil || d.Err() == nil {
+			if err := d.Raise(t.Context(), []gate.Floor{{Resource: resource, Token: next}}); (err == nil) != c.raises || (d.Err() == nil) != c.raises {
 				t.Errorf("raised: %v", err)
 			}
 		})
+	}
+}
+
+// A right that is taken away shows before the next raise needs it.
+func TestRightsAreLookedAt(t *testing.T) {
+	f := setUp(t, nil)
+	f.role("keeper", pgfence.Raise, pgfence.End)
+	d, err := database.Open(database.Config{DSN: f.dsn + " user=keeper", Resources: []string{"orders"}, CheckEvery: database.MinCheckEvery})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	if err := d.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kept := &fixture{T: t, Database: d}
+	kept.watch()
+	if err := pgfence.Revoke(t.Context(), f.pool, "", "keeper", pgfence.End); err != nil {
+		t.Fatal(err)
+	}
+	f.await("it shows", func() bool { return d.Err() != nil && strings.Contains(d.Err().Error(), "may not") })
+	if err := pgfence.Grant(t.Context(), f.pool, "", "keeper", pgfence.Raise, pgfence.End); err != nil {
+		t.Fatal(err)
+	}
+	f.await("it is over", func() bool { return d.Err() == nil })
+	if n := f.drained("orders"); n != 1 {
+		t.Errorf("a look has raised the fence to %v", n)
 	}
 }
 

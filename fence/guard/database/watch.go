@@ -33,11 +33,20 @@ func (d *Database) Run(ctx context.Context) {
 	}
 }
 
-// look raises again what has gone back.
+// look raises again what has gone back, and sees whether the next raise may be carried out.
 func (d *Database) look(ctx context.Context) error {
 	err := d.raiseAgain(ctx)
+	if err == nil {
+		err = d.stillMayRaise(ctx)
+	}
 	d.noteResult(ctx, &d.looking, err)
 	return err
+}
+
+func (d *Database) stillMayRaise(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	return d.mayRaise(ctx)
 }
 
 func (d *Database) raiseAgain(ctx context.Context) error {
