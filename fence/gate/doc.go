@@ -28,7 +28,7 @@
 //   - Make batches durable in order, each in one transaction, and then step Persisted. A batch that was reported as failed may
 //     turn out to be durable; its version is not used again.
 //   - Mark the store as not clean before New, and as clean only after Left, when the last batch has ended.
-//   - Call Take, within the same hold of the lock, when Admit answers Wait.
+//   - Call Take after Admit, within the same hold of the lock, when Pending says so.
 //   - End every admitted write with Done, exactly once: also one that it was told to cut, and one whose client has gone.
 //   - Step Tick at Effects.Wake of the newest effects.
 //
