@@ -123,13 +123,18 @@ func (g *guard) take(p *passage) {
 		return
 	}
 	ticket, answer, err := g.gate.Admit(now, string(p.resource), p.token, !p.forged && !p.stamped && g.dice.Chance(750))
+	if answer == gate.Wait {
+		g.parked[ticket] = p
+	}
+	if g.gate.Pending() {
+		g.apply(g.gate.Take())
+	}
 	switch answer {
 	case gate.Refuse:
 		p.refused(err)
 	case gate.Go:
 		p.admitted(ticket)
 	default:
-		g.parked[ticket] = p
 		if g.dice.Chance(200) { // its client goes away before long
 			g.process.After(g.dice.Between(0, 2*time.Second), func() {
 				if g.parked[ticket] == p {
@@ -138,9 +143,6 @@ func (g *guard) take(p *passage) {
 				}
 			})
 		}
-	}
-	if g.gate != nil && g.gate.Pending() {
-		g.apply(g.gate.Take())
 	}
 }
 
