@@ -156,9 +156,11 @@ func rate(h *record.History, k workload.Kind) verdict.Judgement {
 	return j
 }
 
-// liveness wants a call to succeed after each round.
+// liveness wants a call to succeed after each round. In the last one of a run that was broken off the workloads may have been told
+// to end before one could.
 func liveness(h *record.History, k workload.Kind) (all []verdict.Judgement) {
-	for _, r := range h.Rounds {
+	brokenOff := slices.ContainsFunc(h.Run.Problems, func(p record.Problem) bool { return !p.Broken })
+	for i, r := range h.Rounds {
 		j := verdict.Judgement{Workload: k.Name, Check: "L1", Rounds: []int{r.Number}}
 		took, found := recovery(h, k, r.Healed)
 		switch {
@@ -167,6 +169,8 @@ func liveness(h *record.History, k workload.Kind) (all []verdict.Judgement) {
 		case found && took <= k.Bound:
 			j.Verdict = verdict.Valid
 			j.Reason = fmt.Sprintf("a call succeeded %v after the faults, of at most %v", took.Round(time.Millisecond), k.Bound)
+		case brokenOff && i == len(h.Rounds)-1:
+			j.Reason = "the run was broken off, and may not have waited for a call after the faults"
 		case !found && h.Last < r.Healed+k.Bound:
 			j.Reason = fmt.Sprintf("no call succeeded after the faults, and the record ends %v after them", (h.Last - r.Healed).Round(time.Millisecond))
 		case !found:

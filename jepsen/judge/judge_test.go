@@ -3,6 +3,7 @@
 package judge_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -148,21 +149,25 @@ func linesOf(t *testing.T, fields string, healed int, calls ...[2]int) *judge.Re
 func TestLiveness(t *testing.T) {
 	busy := [][2]int{{1, 2}, {3, 4}, {5, 6}, {7, 8}, {9, 10}}
 	for name, row := range map[string]struct {
+		run    string // empty: one that came to its end
 		healed int
 		calls  [][2]int
 		want   verdict.Verdict
 		reason string
 	}{
-		"at once":           {10, [][2]int{{11, 12}}, verdict.Valid, "a call succeeded 2s after the faults"},
-		"the first counts":  {10, [][2]int{{11, 12}, {500, 501}}, verdict.Valid, "a call succeeded 2s after the faults"},
-		"late":              {10, [][2]int{{400, 401}}, verdict.Invalid, "the first 6m31s after them"},
-		"never":             {10, nil, verdict.Invalid, "no call succeeded after the faults"},
-		"asked before":      {11, [][2]int{{10, 12}}, verdict.Invalid, "no call succeeded after the faults"},
-		"no time was left":  {999, nil, verdict.Unknown, "the record ends 1s after them"},
-		"a slow one is not": {10, [][2]int{{11, 300}}, verdict.Invalid, "no call succeeded within"},
+		"at once":           {"", 10, [][2]int{{11, 12}}, verdict.Valid, "a call succeeded 2s after the faults"},
+		"the first counts":  {"", 10, [][2]int{{11, 12}, {500, 501}}, verdict.Valid, "a call succeeded 2s after the faults"},
+		"late":              {"", 10, [][2]int{{400, 401}}, verdict.Invalid, "the first 6m31s after them"},
+		"never":             {"", 10, nil, verdict.Invalid, "no call succeeded after the faults"},
+		"asked before":      {"", 11, [][2]int{{10, 12}}, verdict.Invalid, "no call succeeded after the faults"},
+		"no time was left":  {"", 999, nil, verdict.Unknown, "the record ends 1s after them"},
+		"a slow one is not": {"", 10, [][2]int{{11, 300}}, verdict.Invalid, "no call succeeded within"},
+		"interrupted":       {`"ended":true,"problems":[{"text":"interrupted"}]`, 10, [][2]int{{400, 401}}, verdict.Unknown, "broken off"},
+		"soon enough":       {`"ended":true,"problems":[{"text":"interrupted"}]`, 10, [][2]int{{11, 12}}, verdict.Valid, "a call succeeded 2s"},
+		"not ready":         {`"ended":true,"problems":[{"text":"eu is not ready","broken":true}]`, 10, [][2]int{{400, 401}}, verdict.Invalid, "6m31s"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := lines(t, true, row.healed, append(slices.Clone(busy), row.calls...)...)
+			r := linesOf(t, cmp.Or(row.run, `"ended":true`), row.healed, append(slices.Clone(busy), row.calls...)...)
 			i := slices.IndexFunc(r.Judgements, func(j verdict.Judgement) bool { return j.Check == "L1" })
 			if j := r.Judgements[i]; j.Verdict != row.want || !strings.Contains(j.Reason, row.reason) {
 				t.Errorf("%v: %s; want %v: %s", j.Verdict, j.Reason, row.want, row.reason)
