@@ -25,7 +25,7 @@ build: ## Build the programs of cmd into bin
 	go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 # What properties are drawn from; 0: from something else each time. In ci it is always the same, like the seeds of
-# the simulator and the harness: what fails there fails for what was changed. make soak draws anew.
+# the simulator and the harness: what fails there fails for what was changed. make soak and make jepsen draw anew.
 RAPID_SEED ?= 0
 GOTEST := go test$(if $(filter-out 0,$(RAPID_SEED)), -exec '$(CURDIR)/.ci/seeded $(RAPID_SEED)')
 
@@ -171,6 +171,7 @@ CI_STEPS := fmt-check vet lint proto-check deps-check build test race sweep harn
 
 .PHONY: ci
 ci: export RAPID_SEED = 1
+ci: export WRIT_JEPSEN_SEED = 1
 ci: ## Run everything that must pass before a change is merged
 	@for step in $(CI_STEPS); do \
 		echo "==> $$step"; started=$$(date +%s); \

@@ -116,13 +116,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// lines makes a record of one round of lines as they are. Times are in seconds.
-func lines(t *testing.T, ended bool, healed int, calls ...[2]int) *judge.Report {
-	t.Helper()
-	return linesOf(t, fmt.Sprintf(`"ended":%v`, ended), healed, calls...)
-}
-
-// linesOf does the same of a run with these fields.
+// linesOf makes a record of one round of lines as they are, of a run with these fields. Times are in seconds.
 func linesOf(t *testing.T, fields string, healed int, calls ...[2]int) *judge.Report {
 	t.Helper()
 	dir := run{}.write(t, t.TempDir())
