@@ -155,6 +155,27 @@ func TestCertificateOpensWhatItNames(t *testing.T) {
 	})
 }
 
+// Whoever shows a newer writ shows that a quorum has granted it. No time passes here until what goes on is broken off.
+func TestANewerWritEndsWhatACertificateLetGo(t *testing.T) {
+	p := newPeople(t)
+	simulate(t, func(r *rig) {
+		t := r.T
+		s := newSigner(t)
+		r.quorum.publish(s.Public())
+		r.isolated(p)
+		r.pass(slack)
+		if _, err := r.guard.BreakGlass(t.Context(), signed(t, glass(r.clock.Wall()), breakglass.Namespace, p.ada, p.bob)); err != nil {
+			t.Fatal(err)
+		}
+		under := r.admit("orders", tok(7))
+		r.refuse(fence.Write{Resource: "orders", Writ: sign(t, s, "orders", tok(8))}, fence.ErrUnavailable, fence.Isolated)
+		if !isClosed(under.Cut()) {
+			t.Error("what is under way goes on")
+		}
+		under.Done(fence.Broken)
+	})
+}
+
 func TestCertificateExpires(t *testing.T) {
 	p := newPeople(t)
 	simulate(t, func(r *rig) {
