@@ -120,7 +120,7 @@ func Run(ctx context.Context, config Config) error {
 	s := &stage{config: config, dir: config.Dir}
 	return s.perform(ctx, record.Run{
 		Name: "run", Controls: Controls.Names(config.Controls), LeftOut: leftOut, FaultsMS: config.Time.Milliseconds(), Workloads: workload.Kinds.Names(config.Workloads), Nemeses: nemesis.Kinds.Names(slices.Concat(config.Always, config.Nemeses)),
-	}, parts, s.rounds)
+	}, parts, func(ctx context.Context) error { return s.rounds(ctx, RoundTime, nil) })
 }
 
 // supported are the nemeses that this machine can have. The others are left out.
@@ -228,8 +228,9 @@ func (s *stage) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.config.Progress, format+"\n", args...)
 }
 
-// rounds has the workloads at work, in rounds of faults.
-func (s *stage) rounds(ctx context.Context) (err error) {
+// rounds has the workloads at work, in rounds of faults that last for a while each, until their time is over or enough, which is
+// asked after each of them, says so; nil never does.
+func (s *stage) rounds(ctx context.Context, each time.Duration, enough func() (bool, error)) (err error) {
 	for _, k := range s.config.Workloads {
 		for _, op := range k.Reads {
 			s.record.Reads(k.Name, op)
@@ -244,11 +245,13 @@ func (s *stage) rounds(ctx context.Context) (err error) {
 		}
 		works = append(works, w)
 	}
-	left := s.config.Time
-	for left > 0 && ctx.Err() == nil && err == nil {
-		span := min(left, RoundTime)
+	left, done := s.config.Time, false
+	for left > 0 && !done && ctx.Err() == nil && err == nil {
+		span := min(left, each)
 		left -= span
-		err = s.round(ctx, works, span)
+		if err = s.round(ctx, works, span); err == nil && enough != nil {
+			done, err = enough()
+		}
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()

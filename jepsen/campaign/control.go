@@ -7,6 +7,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/writ-io/writ/jepsen/appends/book"
@@ -15,6 +16,7 @@ import (
 	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/nemesis"
 	"github.com/writ-io/writ/jepsen/record"
+	"github.com/writ-io/writ/jepsen/verdict"
 	"github.com/writ-io/writ/jepsen/workload"
 )
 
@@ -28,17 +30,15 @@ type Control struct {
 	build   func(Config) lab.Config
 	// breaks is what has to be found invalid; the zero value: the writes of [workload.Appends].
 	breaks record.Check
-	// nemeses do harm in rounds of the workload, for a while; none: aimed does until that has shown, "hold-writer" if empty.
-	nemeses []string
-	aimed   string
-	// harm is a nemesis that is no promise to outlast, in place of nemeses.
-	harm *nemesis.Kind
+	// harm is done in rounds of the workload; nil: aimed strikes again and again, "hold-writer" if empty. Either until that has shown.
+	harm  *nemesis.Kind
+	aimed string
 	// local has the clients read nodes' own state.
 	local bool
 }
 
-// controlTime bounds a control. What it shows takes seconds. roundsTime is how long one with nemeses of its own lasts.
-const controlTime, roundsTime = 90 * time.Second, 10 * time.Second
+// controlTime bounds the faults of a control. What it shows takes seconds. controlRound is how long a round of one lasts.
+const controlTime, controlRound = 90 * time.Second, 5 * time.Second
 
 // Controls are all controls.
 var Controls = choice.Set[Control]{
@@ -75,7 +75,7 @@ var controls = []Control{
 	},
 	{
 		Name: "serialisable-reads", Doc: "clients take what a node knows for what is: reads that are answered from a node's own state are old at times",
-		breaks: record.Check{Workload: "register", Check: "linearizable"}, nemeses: []string{"pause-node", "cut-nodes"}, local: true,
+		breaks: record.Check{Workload: "register", Check: "linearizable"}, harm: &nemesis.Stale, local: true,
 		build: func(c Config) lab.Config {
 			return lab.Config{Writ: c.Writ, Guard: c.Guard, Clients: []string{workload.Client}}
 		},
@@ -132,9 +132,6 @@ func (c *Config) Build(ctx context.Context, dir string) error {
 // control runs one.
 func (c Config) control(ctx context.Context, control Control) error {
 	kinds, err := nemesis.Kinds.Named(cmp.Or(control.aimed, "hold-writer"))
-	if control.nemeses != nil {
-		kinds, err = nemesis.Kinds.Named(control.nemeses...)
-	}
 	if err != nil {
 		return err
 	}
@@ -150,12 +147,24 @@ func (c Config) control(ctx context.Context, control Control) error {
 	run := record.Run{
 		Name: control.Name, Control: true, Breaks: &breaks, FaultsMS: controlTime.Milliseconds(), Workloads: workload.Kinds.Names(works), Nemeses: nemesis.Kinds.Names(kinds),
 	}
-	if control.nemeses == nil && control.harm == nil {
+	if control.harm == nil {
 		return s.perform(ctx, run, control.build(c), func(ctx context.Context) error { return s.hold(ctx, works[0], kinds[0]) })
 	}
-	s.local, s.config.Workloads, s.config.Always, s.config.Nemeses, s.config.Time = control.local, works, kinds, nil, roundsTime
-	run.FaultsMS = roundsTime.Milliseconds()
-	return s.perform(ctx, run, control.build(c), s.rounds)
+	s.local, s.config.Workloads, s.config.Always, s.config.Nemeses, s.config.Time = control.local, works, kinds, nil, controlTime
+	return s.perform(ctx, run, control.build(c), func(ctx context.Context) error {
+		return s.rounds(ctx, controlRound, func() (bool, error) { return s.found(works[0], breaks) })
+	})
+}
+
+// found tells whether what a control breaks shows in the record of the rounds so far.
+func (s *stage) found(work workload.Kind, breaks record.Check) (bool, error) {
+	h, err := record.Read(s.dir)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(work.Check(h), func(j verdict.Judgement) bool {
+		return j.Check == breaks.Check && j.Verdict == verdict.Invalid
+	}), nil
 }
 
 // hold has a nemesis strike, which has a writer stand still between reading and writing until it has lost its lock, again and

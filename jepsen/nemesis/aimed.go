@@ -14,6 +14,7 @@ import (
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
 	"github.com/writ-io/writ/jepsen/appends/writer"
+	"github.com/writ-io/writ/jepsen/cluster"
 	"github.com/writ-io/writ/jepsen/lab"
 	"github.com/writ-io/writ/jepsen/wait"
 )
@@ -173,19 +174,37 @@ func (s *strike) slowWrite(ctx context.Context) error {
 // takeover bounds the waiting for another coordinator.
 const takeover = 10 * time.Second
 
+// Stale is what a control does harm by: what a node knows gets old, which Writ never takes for what is.
+var Stale = Kind{Name: "stale-node", Doc: "cut a node off from the other nodes, and from nobody else", strike: func(ctx context.Context, s *strike) error {
+	return s.stale(ctx)
+}}
+
+// stale leaves the others with a coordinator, so that they go on.
+func (s *strike) stale(ctx context.Context) error {
+	i := s.rng.IntN(cluster.Size)
+	if c, ok := s.lab.Nodes.Coordinator(ctx); ok && i == c {
+		i = (i + 1) % cluster.Size
+	}
+	return s.cut(ctx, s.between(500, 1500), both(region(i), others(i)...))
+}
+
+// others are the nodes but one.
+func others(i int) (nodes []string) {
+	for _, node := range regions {
+		if node != region(i) {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
 // oldCoordinator has the coordinator go on at the moment of its succession, when it reaches clients and guards and no node.
 func (s *strike) oldCoordinator(ctx context.Context) error {
 	old, ok := s.lab.Nodes.Coordinator(ctx)
 	if !ok {
 		return nil
 	}
-	var others []string
-	for _, node := range regions {
-		if node != region(old) {
-			others = append(others, node)
-		}
-	}
-	ways := both(region(old), others...)
+	ways := both(region(old), others(old)...)
 	if !s.take(append(names(ways), "nodes")...) {
 		return nil
 	}
