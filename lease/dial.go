@@ -33,6 +33,7 @@ type dialEndpoint struct {
 	failures atomic.Int32 // since it last answered a call; written under the set's mu
 
 	// Guarded by the set's mu.
+	name    string // as it calls itself; empty while that is not known
 	region  string
 	renewed clock.Instant // when the last renewal went there
 	ready   bool          // says that it can serve
@@ -50,9 +51,11 @@ type dialSet struct {
 	logger *slog.Logger
 	all    []*dialEndpoint
 
-	mu    sync.Mutex
-	order atomic.Pointer[[]*dialEndpoint] // written under mu; never empty
-	kick  chan struct{}                   // wakes the prober
+	mu      sync.Mutex
+	order   atomic.Pointer[[]*dialEndpoint] // written under mu; never empty
+	probed  clock.Instant                   // guarded by mu; when all nodes were last looked at
+	refresh clock.Instant                   // guarded by mu; when to look at all of them again
+	kick    chan struct{}                   // wakes the prober
 }
 
 const (
@@ -97,7 +100,7 @@ func newDialSet(cfg Config, creds credentials.TransportCredentials) (*dialSet, e
 		s.all = append(s.all, &dialEndpoint{
 			address: address, conn: conn, ready: true,
 			lease:   leases,
-			calls:   newDialPipeline(leases, cfg.Clock),
+			calls:   newDialPipeline(leases, cfg.Clock, s.decided),
 			fence:   writv1.NewFenceServiceClient(conn),
 			cluster: writv1.NewClusterServiceClient(conn),
 		})
@@ -205,6 +208,11 @@ func (s *dialSet) failed(e *dialEndpoint, err error) {
 	e.probeAt = now.Add(min(dialFirstPenalty<<min(e.failures.Load(), 8), dialMostPenalty))
 	e.failures.Add(1)
 	s.sort()
+	s.wake()
+}
+
+// wake has the prober look whose turn it is.
+func (s *dialSet) wake() {
 	select {
 	case s.kick <- struct{}{}:
 	default:
@@ -235,18 +243,50 @@ func (s *dialSet) recover(e *dialEndpoint) {
 	e.down.Store(false)
 }
 
+// dialFound is what a node says about itself. All that is empty of one that does not tell.
+type dialFound struct {
+	name    string
+	region  string
+	ready   bool
+	decides bool // it is the coordinator
+}
+
 // measured takes in what a probe found.
-func (s *dialSet) measured(e *dialEndpoint, rtt time.Duration, region string, ready, decides bool) {
+func (s *dialSet) measured(e *dialEndpoint, rtt time.Duration, found dialFound) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := e.roundTrip(); old > 0 {
 		rtt = (3*old + rtt) / 4
 	}
 	e.rtt.Store(int64(max(1, rtt)))
-	e.region, e.ready, e.decides = region, ready, decides
+	e.name, e.region, e.ready, e.decides = found.name, found.region, found.ready, found.decides
 	s.recover(e)
 	e.probeAt = s.clock.Now().Add(dialNotReady)
 	s.sort()
+}
+
+// decided takes in who decides, as a node says. One that was not ready when it was looked at is looked at again at once, and if
+// none is known to call itself so, all are, unless that has just been done.
+func (s *dialSet) decided(name string) {
+	if len(s.all) == 1 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, known := s.clock.Now(), false
+	for _, e := range s.all {
+		e.decides = e.name == name
+		known = known || e.decides
+		if e.decides && !e.ready && !e.down.Load() {
+			e.probeAt = now
+			s.wake()
+		}
+	}
+	s.sort()
+	if next := max(now, s.probed.Add(dialRetry)); !known && next < s.refresh {
+		s.refresh = next
+		s.wake()
+	}
 }
 
 // sort orders the nodes anew. The caller holds mu.

@@ -19,6 +19,7 @@ import (
 type dialPipeline struct {
 	service writv1.LeaseServiceClient
 	clock   clock.Clock
+	decided func(node string) // told who decides, as the node says
 	ctx     context.Context
 	cancel  context.CancelFunc
 	streams sync.WaitGroup
@@ -55,8 +56,8 @@ const (
 	pipelineUnknown = "calls.call"
 )
 
-func newDialPipeline(service writv1.LeaseServiceClient, clk clock.Clock) *dialPipeline {
-	p := &dialPipeline{service: service, clock: clk}
+func newDialPipeline(service writv1.LeaseServiceClient, clk clock.Clock, decided func(string)) *dialPipeline {
+	p := &dialPipeline{service: service, clock: clk, decided: decided}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }

@@ -116,6 +116,31 @@ func TestFullPipelineWaits(t *testing.T) {
 	})
 }
 
+// The first call after another node has begun to decide pays for the way over the old one, and no other does.
+func TestCallsGoWhereTheyAreDecided(t *testing.T) {
+	inBubble(t, 3, func(w *world) {
+		for _, n := range w.nodes {
+			n.SetDelay(5 * time.Millisecond)
+		}
+		cfg := w.config()
+		cfg.Region = ""
+		c := w.dialWith(cfg) // before anybody decides
+		for round, decides := range []int{1, 2, 0} {
+			for _, n := range w.nodes {
+				n.SetCoordinator(fmt.Sprintf("node-%d:7411", decides+1))
+			}
+			before, all := w.nodes[decides].Calls("Acquire"), w.calls("Acquire")
+			for i := range 5 {
+				w.acquire(c, fmt.Sprintf("r/%d/%d", round, i), time.Minute)
+			}
+			direct, sum := w.nodes[decides].Calls("Acquire")-before, w.calls("Acquire")-all
+			if sum != 5 || direct < 4 {
+				w.Errorf("round %d: %d of %d calls went to the node that decides", round, direct, sum)
+			}
+		}
+	})
+}
+
 // A stream is replaced before a node would end it, and what is open on the old one is answered there.
 func TestPipelineIsReplaced(t *testing.T) {
 	inBubble(t, 1, func(w *world) {

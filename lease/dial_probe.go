@@ -19,7 +19,7 @@ const (
 	dialRefresh = 30 * time.Second
 	// dialProbeTimeout bounds one probe.
 	dialProbeTimeout = 2 * time.Second
-	// dialRetry is how soon Dial tries again when no node answers.
+	// dialRetry is how soon all nodes are looked at again when that has not told enough.
 	dialRetry = 100 * time.Millisecond
 	// dialGrace is how long Dial waits for other nodes after the first has answered: as long again as that took, within
 	// these bounds. It decides only who is asked first.
@@ -31,8 +31,12 @@ const (
 // It leaves no goroutine behind.
 func (s *dialSet) connect(ctx context.Context) error {
 	for {
+		began := s.clock.Now()
 		err := s.probeAll(ctx)
 		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.probed, s.refresh = began, s.clock.Now().Add(dialRefresh)
 			return nil
 		}
 		if !dialSleep(ctx, s.clock, dialRetry) {
@@ -101,25 +105,26 @@ func (s *dialSet) probe(ctx context.Context, e *dialEndpoint) error {
 		// Any other refusal is an answer too: the node is there.
 		rtt = s.clock.Now().Sub(sent)
 	}
-	ready := answer == nil || answer.GetReady()
-	region := ""
+	found := dialFound{
+		name: answer.GetNode(), ready: answer == nil || answer.GetReady(),
+		decides: answer.GetCoordinator() != "" && answer.GetCoordinator() == answer.GetNode(),
+	}
 	for _, n := range answer.GetNodes() {
 		if n.GetName() == answer.GetNode() {
-			region = n.GetRegion()
+			found.region = n.GetRegion()
 		}
 	}
-	s.measured(e, rtt, region, ready, answer.GetCoordinator() != "" && answer.GetCoordinator() == answer.GetNode())
+	s.measured(e, rtt, found)
 	return nil
 }
 
 // run probes failed nodes until they are well, and all of them now and then, until ctx ends.
 func (s *dialSet) run(ctx context.Context) {
-	refresh := s.clock.Now().Add(dialRefresh)
 	// A Go timer is good enough: after a suspend it only looks later.
 	timer := time.NewTimer(dialRefresh)
 	defer timer.Stop()
 	for {
-		timer.Reset(s.nextProbe(refresh).Sub(s.clock.Now()))
+		timer.Reset(s.nextProbe().Sub(s.clock.Now()))
 		select {
 		case <-ctx.Done():
 			return
@@ -127,39 +132,41 @@ func (s *dialSet) run(ctx context.Context) {
 			continue
 		case <-timer.C:
 		}
-		now := s.clock.Now()
-		all := !now.Before(refresh)
-		if all {
-			refresh = now.Add(dialRefresh)
-		}
-		s.probeDue(ctx, now, all)
+		s.probeDue(ctx)
 	}
 }
 
 // probeDue probes the nodes whose turn it is and waits for them.
-func (s *dialSet) probeDue(ctx context.Context, now clock.Instant, all bool) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
+func (s *dialSet) probeDue(ctx context.Context) {
+	now := s.clock.Now()
+	s.mu.Lock()
+	all := !now.Before(s.refresh)
+	if all {
+		s.probed, s.refresh = now, now.Add(dialRefresh)
+	}
+	var due []*dialEndpoint
 	for _, e := range s.all {
-		s.mu.Lock()
-		due := e.watched() && !now.Before(e.probeAt)
-		s.mu.Unlock()
-		if !due && !all {
-			continue
+		if all || e.watched() && !now.Before(e.probeAt) {
+			due = append(due, e)
 		}
+	}
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, e := range due {
 		wg.Go(func() {
 			if err := s.probe(ctx, e); err != nil && ctx.Err() == nil {
 				s.failed(e, err)
 			}
 		})
 	}
+	wg.Wait()
 }
 
 // nextProbe returns when the prober has to look again.
-func (s *dialSet) nextProbe(refresh clock.Instant) clock.Instant {
+func (s *dialSet) nextProbe() clock.Instant {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := refresh
+	next := s.refresh
 	for _, e := range s.all {
 		if e.watched() {
 			next = min(next, e.probeAt)

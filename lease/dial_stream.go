@@ -190,6 +190,9 @@ func (s *dialStream) receive() error {
 		if err != nil {
 			return err
 		}
+		if name := response.GetCoordinator(); name != "" {
+			s.pipeline.decided(name) // before those who are answered ask again
+		}
 		s.pipeline.mu.Lock()
 		for _, answer := range response.GetAnswers() {
 			if open, ok := s.open[answer.GetId()]; ok {

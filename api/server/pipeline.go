@@ -56,6 +56,7 @@ func (s *leaseService) Pipeline(stream grpc.BidiStreamingServer[writv1.PipelineR
 
 // send answers until the stream is over.
 func (p *pipeline) send(stream grpc.BidiStreamingServer[writv1.PipelineRequest, writv1.PipelineResponse]) error {
+	var told string // who decides
 	for {
 		select {
 		case <-p.wake:
@@ -72,7 +73,11 @@ func (p *pipeline) send(stream grpc.BidiStreamingServer[writv1.PipelineRequest, 
 		p.answers = nil
 		p.mu.Unlock()
 		if len(answers) > 0 {
-			if err := stream.Send(&writv1.PipelineResponse{Answers: answers}); err != nil {
+			response := &writv1.PipelineResponse{Answers: answers}
+			if name := p.service.forwarder.tracker.current().node.Name; name != "" && name != told {
+				response.Coordinator, told = name, name
+			}
+			if err := stream.Send(response); err != nil {
 				return err
 			}
 		}

@@ -311,6 +311,32 @@ func TestPipelineFollowsTheCoordinator(t *testing.T) {
 	p.want(map[uint64]string{2: "released"})
 }
 
+// Who decides is told with the first answers, and again when it has changed.
+func TestPipelineTellsWhoDecides(t *testing.T) {
+	a, b := pair(t, nil)
+	acquired(a.quorum)
+	acquired(b.quorum)
+	p := a.dial(app).pipeline(t)
+	for i, step := range []struct {
+		decides *node
+		told    string
+	}{{a, "a"}, {a, ""}, {b, "b"}, {b, ""}, {a, "a"}} {
+		for _, n := range []*node{a, b} {
+			n.quorum.setCoordinator(step.decides.info)
+		}
+		name := step.decides.info.Name
+		eventually(t, "a knows who decides", func() bool { return a.server.tracker.current().node.Name == name })
+		p.send(pipedAcquire(uint64(i+1), fmt.Sprintf("r/%d", i), 0))
+		response, err := p.stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := response.GetCoordinator(); told != step.told {
+			t.Errorf("answer %d, while %s decides: told %q, want %q", i, name, told, step.told)
+		}
+	}
+}
+
 func TestPipelinedGrantIsSigned(t *testing.T) {
 	a, _ := pair(t, nil)
 	p := a.dial(app).pipeline(t)

@@ -1,6 +1,7 @@
 package leasetest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -60,6 +61,7 @@ func (s leases) Pipeline(stream grpc.BidiStreamingServer[writv1.PipelineRequest,
 		calls sync.WaitGroup
 		mu    sync.Mutex
 		open  = make(map[uint64]context.CancelFunc) // guarded by mu; so is sending
+		told  string                                // guarded by mu; who decides
 	)
 	defer calls.Wait()
 	for {
@@ -88,7 +90,9 @@ func (s leases) Pipeline(stream grpc.BidiStreamingServer[writv1.PipelineRequest,
 				mu.Lock()
 				defer mu.Unlock()
 				delete(open, call.GetId())
-				_ = stream.Send(&writv1.PipelineResponse{Answers: []*writv1.PipelineAnswer{answer}}) // its error ends Recv, too
+				response := &writv1.PipelineResponse{Answers: []*writv1.PipelineAnswer{answer}, Coordinator: s.node.coordinator(told)}
+				told = cmp.Or(response.GetCoordinator(), told)
+				_ = stream.Send(response) // its error ends Recv, too
 			})
 		}
 	}

@@ -37,6 +37,7 @@ type Node struct {
 	calls   map[string]int    // guarded by mu; by method
 	delay   time.Duration     // guarded by mu
 	ready   bool              // guarded by mu
+	decides string            // guarded by mu; name of the node that it says decides
 	serving sync.WaitGroup
 }
 
@@ -104,6 +105,23 @@ func (n *Node) SetReady(ready bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.ready = ready
+}
+
+// SetCoordinator sets which node this one says decides; at first none.
+func (n *Node) SetCoordinator(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.decides = name
+}
+
+// coordinator is the node that this one says decides, empty if there is none or if that has been told before.
+func (n *Node) coordinator(told string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.decides == told {
+		return ""
+	}
+	return n.decides
 }
 
 // Script sets what happens to calls of a method, such as "Acquire"; nil carries them out. Watch is asked before it starts
@@ -182,7 +200,7 @@ func (c cluster) Status(context.Context, *writv1.StatusRequest) (*writv1.StatusR
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &writv1.StatusResponse{
-		Node: n.name, Ready: n.ready, Epoch: 1,
+		Node: n.name, Ready: n.ready, Coordinator: n.decides, Epoch: 1,
 		Nodes: []*writv1.NodeStatus{{Name: "another"}, {Name: n.name, Region: n.region, Reachable: true}},
 	}, nil
 }

@@ -2137,8 +2137,11 @@ func (*PipelineCall_Abandon) isPipelineCall_Call() {}
 func (*PipelineCall_Checkpoint) isPipelineCall_Call() {}
 
 type PipelineResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Answers       []*PipelineAnswer      `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Answers []*PipelineAnswer      `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	// Name of the node that decides, as far as this one knows: with the first answers of a stream, and with the first after
+	// it has changed. Empty says nothing. Who can reach that node about as soon may save its calls the hop.
+	Coordinator   string `protobuf:"bytes,2,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2178,6 +2181,13 @@ func (x *PipelineResponse) GetAnswers() []*PipelineAnswer {
 		return x.Answers
 	}
 	return nil
+}
+
+func (x *PipelineResponse) GetCoordinator() string {
+	if x != nil {
+		return x.Coordinator
+	}
+	return ""
 }
 
 type PipelineAnswer struct {
@@ -2468,9 +2478,10 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\x05 \x01(\v2\x1a.writ.v1.CheckpointRequestH\x00R\n" +
 	"checkpointB\x06\n" +
-	"\x04call\"E\n" +
+	"\x04call\"g\n" +
 	"\x10PipelineResponse\x121\n" +
-	"\aanswers\x18\x01 \x03(\v2\x17.writ.v1.PipelineAnswerR\aanswers\"\x81\x02\n" +
+	"\aanswers\x18\x01 \x03(\v2\x17.writ.v1.PipelineAnswerR\aanswers\x12 \n" +
+	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\"\x81\x02\n" +
 	"\x0ePipelineAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\aacquire\x18\x02 \x01(\v2\x18.writ.v1.AcquireResponseH\x00R\aacquire\x124\n" +
