@@ -73,12 +73,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 // runCampaign reads the flags, runs and judges.
 func runCampaign(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags := flag.NewFlagSet("jepsen run", flag.ContinueOnError)
-	flags.SetOutput(errs)
-	flags.Usage = func() {
-		_, _ = fmt.Fprint(errs, usage)
-		flags.PrintDefaults()
-		describe(errs)
-	}
+	flags.SetOutput(io.Discard) // what it says of a mistake is in its error
 	config := campaign.Config{Command: args, Progress: out}
 	flags.DurationVar(&config.Time, "time", 5*time.Minute, "for how long faults happen in all, 1s to 24h; healing and controls come on top")
 	flags.StringVar(&config.Dir, "out", "", "the `directory` of the record, which must not hold one yet")
@@ -90,8 +85,13 @@ func runCampaign(ctx context.Context, args []string, out, errs io.Writer) int {
 	matrix := flags.String("matrix", "none", "the `name` of how far the regions are from each other, or none: all in one place")
 	if err := flags.Parse(args[2:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			_, _ = fmt.Fprint(out, usage)
+			flags.SetOutput(out)
+			flags.PrintDefaults()
+			describe(out)
 			return exitValid
 		}
+		_, _ = fmt.Fprintf(errs, "jepsen: %v; jepsen run -h lists all flags\n", err)
 		return exitUsage
 	}
 	err := errors.Join(

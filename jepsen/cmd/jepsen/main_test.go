@@ -22,6 +22,7 @@ func TestCalledWrongly(t *testing.T) {
 		{"run -out " + out + " -controls etcd", `no "etcd"`},
 		{"run -out " + out + " -matrix glob", `no "glob"`},
 		{"run -out " + out + " -seed x", "invalid value"},
+		{"run -dir " + out, "-dir; jepsen run -h lists"},
 		{"run -out " + out + " more", `"more" is no flag`},
 	} {
 		var errs strings.Builder
@@ -31,17 +32,20 @@ func TestCalledWrongly(t *testing.T) {
 		if !strings.Contains(errs.String(), row.want) {
 			t.Errorf("%q says %s, want %s", row.args, errs.String(), row.want)
 		}
+		if lines := strings.Count(errs.String(), "\n"); lines > 8 {
+			t.Errorf("%q says so much that nobody finds what is wrong: %d lines", row.args, lines)
+		}
 	}
 }
 
 func TestHelp(t *testing.T) {
-	var errs strings.Builder
-	if code := run(t.Context(), []string{"jepsen", "run", "-h"}, &errs, &errs); code != exitValid {
-		t.Errorf("help exits with %d", code)
+	var out, errs strings.Builder
+	if code := run(t.Context(), []string{"jepsen", "run", "-h"}, &out, &errs); code != exitValid || errs.Len() > 0 {
+		t.Errorf("help exits with %d and says %s", code, errs.String())
 	}
 	for _, want := range []string{"Exit codes: 0 valid; 1 invalid", "register", "hold-writer", "etcd-mutex", "globe"} {
-		if !strings.Contains(errs.String(), want) {
-			t.Errorf("help lacks %q:\n%s", want, errs.String())
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("help lacks %q:\n%s", want, out.String())
 		}
 	}
 }
