@@ -47,18 +47,21 @@ func TestUnguardedStoreIsCaught(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	rng := rand.New(rand.NewPCG(seed, 2))
-	for l.Book.Judge() == nil && ctx.Err() == nil {
+	found := func() map[appends.Kind]bool {
+		kinds := make(map[appends.Kind]bool)
+		for _, v := range l.Book.Judge() {
+			kinds[v.Kind] = true
+		}
+		return kinds
+	}
+	for kinds := found(); (!kinds[appends.Stale] || !kinds[appends.Lost]) && ctx.Err() == nil; kinds = found() {
 		strike(ctx, t, f, "hold-writer", rng)
 	}
 	l.calm(t)
 	if got := l.verdict(t, f, time.Since(began)); got != verdict.Invalid {
 		t.Errorf("the run is %s", got)
 	}
-	kinds := make(map[appends.Kind]bool)
-	for _, v := range l.Book.Judge() {
-		kinds[v.Kind] = true
-	}
-	if !kinds[appends.Stale] || !kinds[appends.Lost] {
+	if kinds := found(); !kinds[appends.Stale] || !kinds[appends.Lost] {
 		t.Errorf("stale writes that undo others were not found: %v", kinds)
 	}
 }
