@@ -60,6 +60,10 @@ func (s *strike) roll(ctx context.Context, detail string, before func(i int)) er
 func (s *strike) restart(ctx context.Context, i int, before func(i int)) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 	defer cancel()
+	// One that was started a moment ago may not have begun to listen for signals.
+	if err := s.lab.Nodes.AwaitNode(ctx, i); err != nil {
+		return err
+	}
 	if err := s.lab.Nodes.Stop(ctx, i); err != nil {
 		return err
 	}

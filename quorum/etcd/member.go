@@ -131,7 +131,10 @@ func (m *Member) bootstrap(ctx context.Context) (*etcdserver.EtcdServer, error) 
 		return nil, m.trip.reason()
 	case <-ctx.Done():
 	}
-	late := fmt.Errorf("quorum/etcd: member in %s did not start in time: %w", m.cfg.DataDir, context.Cause(ctx))
+	late := fmt.Errorf("quorum/etcd: the start of the member in %s was broken off: %w", m.cfg.DataDir, context.Cause(ctx))
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		late = fmt.Errorf("quorum/etcd: member in %s did not start in time: %w", m.cfg.DataDir, context.Cause(ctx))
+	}
 	clean := func(got outcome) {
 		if got.server != nil {
 			got.server.Cleanup()

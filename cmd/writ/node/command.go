@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,7 +35,7 @@ func serverCommand(version string) *cobra.Command {
 		Use:   "server --config writ.yaml",
 		Short: "Run one node of a quorum",
 		Long: `Run one node of a quorum until SIGTERM or SIGINT, which let requests under way finish and hand the
-coordinator over first; a second one ends the process at once. SIGHUP reads the policy file anew.
+coordinator over first, or break off the start; a second one ends the process at once. SIGHUP reads the policy file anew.
 Certificates are read anew whenever their files change.
 
 Every key of the configuration can also be set in the environment: api.listen as WRIT_SERVER_API__LISTEN.`,
@@ -78,6 +79,10 @@ func serve(ctx context.Context, config Config, o Options) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	n, err := Start(ctx, config, o)
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		o.Logger.Info("stopped before the node was running", "reason", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -143,6 +143,25 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	p.exits(0)
 }
 
+// A node that is asked to end while it waits for others ends in order: nothing has failed.
+func TestSignalBreaksOffTheStart(t *testing.T) {
+	c := newCluster(t, 2)
+	silent, err := net.Listen("tcp", strings.TrimPrefix(c.configs[1].Bootstrap.Members[c.configs[1].Name], "http://"))
+	must(t, err)
+	defer func() { _ = silent.Close() }()
+	path := c.configFile(0)
+	config, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, append(config, "  join: true\n"...), 0o600))
+	p := run(t, nil, "server", "--config", path)
+	asked, err := silent.Accept() // what it asks is never answered
+	must(t, err)
+	defer func() { _ = asked.Close() }()
+	p.signal(syscall.SIGTERM)
+	p.says("stopped before the node was running")
+	p.exits(0)
+}
+
 func TestServerExample(t *testing.T) {
 	t.Parallel()
 	p := run(t, nil, "server", "--example")
