@@ -37,7 +37,13 @@ func lockDir(dir string) (*dirLock, error) {
 }
 
 // release drops the lock. The file stays: removing it would let two processes hold locks on two files of that name.
-func (l *dirLock) release() error { return l.file.Close() }
+func (l *dirLock) release() error { return unlock(l.file) }
+
+// unlock drops the lock of a file and closes it. Closing alone would leave the lock to a child of this process that has been
+// forked and has not become another program yet, for it has the file too.
+func unlock(file *os.File) error {
+	return errors.Join(syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
+}
 
 // dirError says what is wrong with a data directory and what to do.
 func dirError(dir string, err error) error {

@@ -24,11 +24,11 @@ import (
 // directory for temporary files, and removed: there has to be room for it. The error is ErrNoMember, ErrLocked or ErrDamaged,
 // and names the file.
 func ReadState(dataDir string, log hclog.Logger) (entries []quorum.Entry, err error) {
-	unlock, err := ShareLock(filepath.Join(dataDir, lockName))
+	release, err := ShareLock(filepath.Join(dataDir, lockName))
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer release()
 	state, err := Inspect(dataDir)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func ReadState(dataDir string, log hclog.Logger) (entries []quorum.Entry, err er
 
 // ShareLock takes the lock in the file at path beside others that only read, and answers ErrLocked while a process works under
 // it. It does nothing where there is no such file, as in a copy of a directory that was made without it.
-func ShareLock(path string) (unlock func(), err error) {
+func ShareLock(path string) (release func(), err error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return func() {}, nil
@@ -80,5 +80,5 @@ func ShareLock(path string) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { _ = file.Close() }, nil
+	return func() { _ = unlock(file) }, nil
 }

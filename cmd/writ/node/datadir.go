@@ -54,8 +54,11 @@ func openDataDir(path string) (*dataDir, error) {
 	return &dataDir{path, lock}, nil
 }
 
-// close drops the lock. The file stays: removing it would let two processes hold locks on two files of that name.
-func (d *dataDir) close() error { return d.lock.Close() }
+// close drops the lock, also for a child of this process that has been forked and has not become another program yet. The file
+// stays: removing it would let two processes hold locks on two files of that name.
+func (d *dataDir) close() error {
+	return errors.Join(syscall.Flock(int(d.lock.Fd()), syscall.LOCK_UN), d.lock.Close())
+}
 
 func (d *dataDir) witness() string { return filepath.Join(d.path, witnessFile) }
 func (d *dataDir) store() string   { return filepath.Join(d.path, storeDir) }

@@ -230,6 +230,19 @@ func TestStoreOfAnotherNode(t *testing.T) {
 	c.refused(0, 5, etcd.ErrForeign, words...)
 }
 
+// A child that has been forked and has not become another program yet has every file of its parent. It keeps no lock.
+func TestClosedDirectoryIsFreeForAll(t *testing.T) {
+	path := t.TempDir()
+	for range 2 {
+		dir, err := openDataDir(path)
+		must(t, err)
+		fd, err := syscall.Dup(int(dir.lock.Fd())) // as a fork does
+		must(t, err)
+		defer func() { _ = syscall.Close(fd) }()
+		must(t, dir.close())
+	}
+}
+
 func TestDirectoryInUse(t *testing.T) {
 	c := newCluster(t, 1)
 	c.start(0)
