@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/writ-io/writ/fence/gate"
 	"github.com/writ-io/writ/fence/guard/floors"
@@ -13,6 +14,7 @@ type disk struct {
 	guard *Guard
 	store *floors.Store
 	above *raiser       // nil: the storage does not compare by itself
+	begun chan struct{} // closed when the storage is where the floor store is
 	ready chan struct{} // holds one token while there may be something to do
 	done  sync.WaitGroup
 
@@ -23,7 +25,7 @@ type disk struct {
 }
 
 func newDisk(g *Guard, store *floors.Store, above *raiser) *disk {
-	return &disk{guard: g, store: store, above: above, ready: make(chan struct{}, 1)}
+	return &disk{guard: g, store: store, above: above, begun: make(chan struct{}), ready: make(chan struct{}, 1)}
 }
 
 func (d *disk) start() { d.done.Go(d.run) }
@@ -61,7 +63,33 @@ func (d *disk) close() {
 	d.done.Wait()
 }
 
+// storageRetry is how soon a storage that could not be raised at the start is asked again.
+const storageRetry = time.Second
+
+// begin raises a storage that compares by itself to what the floor store held when the process began. The gate takes that for
+// durable and acknowledges it as soon as it is asked, so until then nobody may be spoken to: what the process before did to the
+// storage may have been undone.
+func (d *disk) begin() {
+	g := d.guard
+	for {
+		err := d.above.raise(g.ctx, nil)
+		if err == nil {
+			close(d.begun)
+			return
+		}
+		g.logger.Error("nothing is said to the quorum until the storage is where it was", "error", err)
+		timer := g.clock.NewTimer(g.clock.Now().Add(storageRetry))
+		select {
+		case <-timer.C():
+		case <-g.ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
 func (d *disk) run() {
+	d.begin()
 	for range d.ready {
 		for {
 			d.mu.Lock()

@@ -104,7 +104,13 @@ func New(cfg Config) (*Guard, error) {
 	g.armed = clock.Never
 	g.disk.start()
 	l := newLink(g, creds)
-	g.tasks.Go(func() { l.run(g.ctx) })
+	g.tasks.Go(func() {
+		select {
+		case <-g.disk.begun:
+			l.run(g.ctx)
+		case <-g.ctx.Done():
+		}
+	})
 	g.tasks.Go(g.loop)
 	return g, nil
 }

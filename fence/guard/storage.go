@@ -21,8 +21,8 @@ const DefaultStorageSlack = 100 * time.Millisecond
 type Storage interface {
 	// Raise has the storage refuse every token below each floor. Nil says that it does, that a crash of it does not take that
 	// back, and that nothing under an older token runs in it any more. A floor that is there already is no error. It is called
-	// with the floors of all resources when the guard starts, later with those that have changed, one call at a time; ctx ends
-	// with the guard.
+	// with the floors of all resources when the guard starts, until it succeeds and before anything is said to the quorum; later
+	// with those that have changed, one call at a time; ctx ends with the guard.
 	Raise(ctx context.Context, floors []gate.Floor) error
 }
 

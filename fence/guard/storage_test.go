@@ -154,6 +154,49 @@ func TestStorageAfterARestart(t *testing.T) {
 	}
 }
 
+// Before it has been raised to the floors that the process before has kept, nothing is said to the quorum, however long that takes.
+func TestStorageIsWhereItWasBeforeTheQuorumIsSpokenTo(t *testing.T) {
+	for name, hinder := range map[string]func(*table){
+		"slow":   func(s *table) { s.slow = 5 * time.Second },
+		"failed": func(s *table) { s.fail = errors.New("connection refused") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulateStorage(t, func(r *rig, s *table) {
+				r.ready()
+				r.quorum.raise("orders", tok(12))
+				r.pass(time.Second)
+				r.kill()
+				s.set(func() { s.floors["orders"] = tok(1); hinder(s) })
+				r.quorum.do(func() { r.quorum.floors["orders"], r.quorum.base = tok(12), tok(20) })
+				r.start()
+				r.pass(4500 * time.Millisecond)
+				if n := len(r.quorum.enrols); n != 1 || r.guard.Status().Seeded {
+					t.Errorf("%d enrolments, %+v", n, r.guard.Status())
+				}
+				s.set(func() { s.fail, s.slow = nil, 0 })
+				r.pass(2 * time.Second)
+				if s.floor("orders") != tok(12) || s.floor("bills") != tok(20) || len(r.quorum.enrols) != 2 || !r.guard.Status().Ready() {
+					t.Errorf("the storage is at %v, %d enrolments, %+v", s.floors, len(r.quorum.enrols), r.guard.Status())
+				}
+			})
+		})
+	}
+}
+
+// A guard whose storage cannot be raised at the start can be ended.
+func TestGuardEndsBeforeItsStorageIsRaised(t *testing.T) {
+	simulateStorage(t, func(r *rig, s *table) {
+		r.ready()
+		r.quorum.raise("orders", tok(12))
+		r.pass(time.Second)
+		r.kill()
+		s.set(func() { s.fail = errors.New("connection refused") })
+		r.start()
+		r.pass(2500 * time.Millisecond)
+		r.close()
+	})
+}
+
 func TestStorageIsRaisedForNames(t *testing.T) {
 	c := guard.Config{Name: "g", Covers: []string{"orders", "bills/*"}, Store: "floors", Endpoints: []string{"a:1"}, Insecure: true, Storage: &table{}}
 	if err := c.Validate(); !errors.Is(err, guard.ErrConfig) {
