@@ -183,6 +183,16 @@ func (t *Table) seed(covers []string) []*writv1.GuardFloor {
 	return floors
 }
 
+// seedFloor is the floor that a seed gives a resource: its own, or the base.
+func (t *Table) seedFloor(name Resource) fence.Token {
+	if e := t.entries[name]; e != nil {
+		if floor := e.floor(); floor != 0 {
+			return floor
+		}
+	}
+	return t.base()
+}
+
 // floor is the lowest token that a guard may admit; 0: none that has been taken.
 func (e *entry) floor() fence.Token {
 	switch r := e.raise(); {
@@ -218,6 +228,11 @@ func (t *Table) contact(m Moment, intake clock.Instant, g *guard, ask *writv1.Gu
 			break
 		}
 		answer.Raises = append(answer.Raises, &writv1.GuardFloor{Resource: string(e.name), Token: uint64(e.raise().token)})
+	}
+	for _, name := range ask.Doubts {
+		if resource := Resource(name); coversAny(g.rec.Covers, resource) {
+			answer.Floors = append(answer.Floors, &writv1.GuardFloor{Resource: name, Token: uint64(t.seedFloor(resource))})
+		}
 	}
 	if ask.RulesVersion != current.GetVersion() {
 		answer.Rules = current

@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -58,5 +59,47 @@ func TestRulesOfAnUndoneHistory(t *testing.T) {
 	}
 	if lag() != 1 {
 		t.Error("a guard that has not heard of the rule was taken for one that closes")
+	}
+}
+
+// A guard that is in doubt about a floor is told what a seed would tell it, of what it covers and of nothing else.
+func TestDoubtsOfAGuardAreAnswered(t *testing.T) {
+	at := lease.Moment{Now: clock.Instant(time.Hour), Wall: time.UnixMilli(1e9)}
+	table := lease.NewTable(lease.TableConfig{GuardLease: guardG, Retention: time.Hour}, 2)
+	table.Allow(1, 1000)
+	token := func(sequence uint64) fence.Token {
+		t.Helper()
+		token, err := fence.NewToken(2, sequence)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	table.LoadGuards(at, []*writv1.GuardRecord{{
+		Name: "g1", Principal: "guard", Covers: []string{"db/*"}, Store: "s", Session: "p.1", LeaseMs: guardG.Milliseconds(), SlackMs: 1000, RulesVersion: 1,
+	}}, &writv1.GuardingRecord{Version: 1, Rules: []*writv1.GuardingRule{{Prefix: "db/", Isolation: writv1.Isolation_ISOLATION_CLOSE}}})
+	holder := lease.Holder{Principal: "p", Instance: "i"}
+	table.Load(at, lease.Record{Resource: "db/held", Held: true, Token: token(5), Holder: holder, TTL: time.Minute}, nil)
+	table.Load(at, lease.Record{Resource: "db/raised", Token: token(3), Fencing: token(7)}, nil)
+	table.Load(at, lease.Record{Resource: "db/free", Token: token(4)}, nil)
+	table.Load(at, lease.Record{Resource: "log", Held: true, Token: token(8), Holder: holder, TTL: time.Minute}, nil)
+	table.Allow(20, 1000)
+	reply := table.Step(at, lease.Request{ID: 1, Intake: at.Now, Command: lease.GuardCall{
+		Caller: lease.Caller{Principal: "guard"},
+		Request: &writv1.GuardRequest{Guard: "g1", Session: "p.1", Id: 1, Ask: &writv1.GuardRequest_Contact{Contact: &writv1.GuardContact{
+			RulesVersion: 1, Doubts: []string{"db/held", "db/raised", "db/free", "db/unknown", "log"},
+		}}},
+	}}).Replies[0]
+	if reply.Err != nil {
+		t.Fatal(reply.Err)
+	}
+	base := token(20) // above all that were taken, and not above any that will be
+	want := map[string]fence.Token{"db/held": token(5), "db/raised": token(7), "db/free": base, "db/unknown": base}
+	got := make(map[string]fence.Token)
+	for _, f := range reply.Value.(*writv1.GuardResponse).GetContacted().GetFloors() {
+		got[f.GetResource()] = fence.Token(f.GetToken())
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("told %v, want %v", got, want)
 	}
 }

@@ -150,7 +150,7 @@ func (g *guard) apply(e *gate.Effects) {
 	if e.Warning != "" {
 		g.run.story.event(g.process, trace.EventFault, "warns: %s", e.Warning)
 		if strings.Contains(e.Warning, "a token was made up on a trusted route") {
-			g.run.mark(MarkGuardAlarm)
+			g.run.alarmed(g, e.Warning)
 		}
 	}
 	for _, b := range e.Persist {

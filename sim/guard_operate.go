@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"strings"
 
 	writv1 "github.com/writ-io/writ/api/writ/v1"
@@ -28,8 +29,17 @@ func (g *guard) forge(above int) {
 	if token == 0 {
 		return
 	}
+	g.run.forged = true
 	g.run.story.event(g.process, trace.EventFault, "is told the token %v of %s, which nobody was granted", token+fence.Token(above), name)
 	g.take(&passage{guard: g, resource: name, token: token + fence.Token(above), forged: true})
+}
+
+// alarmed takes in that a guard says that a token was made up, or that the quorum went back: it has to have a reason.
+func (r *run) alarmed(g *guard, warning string) {
+	r.mark(MarkGuardAlarm)
+	if !r.forged && r.rebuilt == 0 && len(r.plan.Rules) > 0 { // without rules, nobody counts how often it was rebuilt
+		r.violation("D2", fmt.Sprintf("%s warns without a reason: %s", g.spec.Name, warning))
+	}
 }
 
 // probe has a node send a canary, which presents a token of before.

@@ -70,6 +70,7 @@ type run struct {
 	tokenBlock uint64              // of every node
 	ruled      bool                // the rules are set: guarded resources may be taken
 	everOpen   bool                // a rule has let guards go on without contact
+	forged     bool                // a guard was told a token that nobody was granted
 	lineage    int
 	recalled   int  // the lineage of which failovers and known are
 	rebuilt    int  // how often the quorum was put back, or made anew

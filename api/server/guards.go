@@ -203,7 +203,7 @@ func (g *guards) answerParts(id uint64, resp *writv1.GuardResponse) (messages []
 			messages = append(messages, raisesMessage(raises[:maxNews]))
 		}
 		last.Say = &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{
-			Lease: all.GetLease(), Raises: raises, Rules: all.GetRules(),
+			Lease: all.GetLease(), Raises: raises, Floors: all.GetFloors(), Rules: all.GetRules(),
 			Incarnation: all.GetIncarnation(), Epoch: all.GetEpoch(), Approvers: all.GetApprovers(),
 		}}
 	}

@@ -26,6 +26,7 @@ const (
 	maxResource = 512
 	maxCovers   = 256
 	maxAlarms   = 16
+	maxDoubts   = 1000
 	maxWait     = time.Hour
 )
 
@@ -68,6 +69,7 @@ type Gate struct {
 	stopping, left bool
 	admitted       uint64
 	refused        uint64
+	doubts         []string // resources of which news told a floor below theirs: the quorum is asked which of the two holds
 	alarms         []*writv1.GuardAlarm
 	alarmCount     uint64
 

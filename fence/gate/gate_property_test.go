@@ -88,7 +88,7 @@ func (w *world) glassTurn(resource string) {
 func (w *world) turn() {
 	resource := rapid.SampledFrom(worldResources).Draw(w.t, "resource")
 	turn := rapid.SampledFrom([]string{
-		"write", "write", "write", "write", "write", "old write", "issue", "issue", "tell", "free",
+		"write", "write", "write", "write", "write", "old write", "issue", "issue", "tell", "late news", "free",
 		"connect", "connect", "connect", "disconnect", "crash", "crash", "restart", "lose", "roll back", "disk", "suspect", "hurry", "remove", "certificate", "certified write",
 	}).Draw(w.t, "turn")
 	switch turn {
@@ -103,6 +103,8 @@ func (w *world) turn() {
 		w.issue(resource)
 	case "tell":
 		w.tell(resource)
+	case "late news":
+		w.tellLate(resource)
 	case "free":
 		delete(w.quorum.holds, resource)
 		delete(w.quorum.unproved, resource)

@@ -29,7 +29,8 @@ var rewriteScenarios = flag.Bool("rewrite", false, "write what happened into the
 //	                        a process starts with that on its disk; ! says that the floor is drained
 //	connect | disconnect | suspect | stop | hurry
 //	enrolled [ID] [base=N] [rules=P:close|open[:D],…] [R=N…] [more]
-//	contacted [ID] [rules=V/…] [R=N…]     an answer to the last request of that kind, or to that of the id
+//	contacted [ID] [rules=V/…] [R=N…] [doubted]   an answer to the last request of that kind, or to that of the id: with raises,
+//	                        or with what was doubted
 //	error ID REASON | noted ID
 //	raise R=N…              told
 //	persisted | failed      what came of the oldest batch under way
@@ -278,7 +279,11 @@ func (d *driver) message(name string, o options) *writv1.GuardResponse {
 		}
 		m.Say = &writv1.GuardResponse_Enrolled{Enrolled: e}
 	case "contacted":
-		m.Say = &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{Lease: durationpb.New(leaseG), Raises: o.floors(), Rules: o.rules()}}
+		c := &writv1.GuardContacted{Lease: durationpb.New(leaseG), Rules: o.rules()}
+		if c.Raises = o.floors(); o.has("doubted") {
+			c.Raises, c.Floors = nil, c.Raises
+		}
+		m.Say = &writv1.GuardResponse_Contacted{Contacted: c}
 	case "error":
 		return failure(id, o.plain[1])
 	case "noted":
@@ -358,7 +363,11 @@ func (d *driver) effects(e *gate.Effects) {
 			d.print("send %d: enrol, version %d, witnessed %v", m.GetId(), ask.Enrol.GetVersion(), fence.Token(ask.Enrol.GetWitnessed()))
 		case *writv1.GuardRequest_Contact:
 			d.contact = m.GetId()
-			d.print("send %d: contact, rules %d, version %d, alarms %d", m.GetId(), ask.Contact.GetRulesVersion(), ask.Contact.GetVersion(), len(ask.Contact.GetAlarms()))
+			doubts := ""
+			if names := ask.Contact.GetDoubts(); len(names) > 0 {
+				doubts = ", in doubt: " + strings.Join(names, " ")
+			}
+			d.print("send %d: contact, rules %d, version %d, alarms %d%s", m.GetId(), ask.Contact.GetRulesVersion(), ask.Contact.GetVersion(), len(ask.Contact.GetAlarms()), doubts)
 		case *writv1.GuardRequest_Acks:
 			var acks []string
 			for _, a := range ask.Acks.GetAcks() {

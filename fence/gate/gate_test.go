@@ -3,6 +3,7 @@ package gate_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -248,6 +249,11 @@ func TestAlarmsAreBounded(t *testing.T) {
 	r.enrol(nil, tok(100))
 	for i := range uint64(20) {
 		r.raise("orders/a", tok(i+1))
+		r.pass(2 * time.Second)
+		ask := r.sent(isContact)
+		r.hear(&writv1.GuardResponse{Id: ask.GetId(), Say: &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{
+			Lease: durationpb.New(leaseG), Floors: floors(ask.GetContact().GetDoubts(), tok(i+1)),
+		}}})
 	}
 	s := r.gate.Status()
 	if s.AlarmCount != 20 || len(s.Alarms) != 16 || fence.Token(s.Alarms[15].GetToken()) != tok(20) {
@@ -257,6 +263,40 @@ func TestAlarmsAreBounded(t *testing.T) {
 	if n := len(r.sent(isContact).GetContact().GetAlarms()); n != 16 {
 		t.Errorf("%d alarms are reported", n)
 	}
+}
+
+// What a node that is behind tells costs no more than a bounded question.
+func TestDoubtsAreBounded(t *testing.T) {
+	r := newRig(t, nil, gate.State{Clean: true, Base: tok(100)})
+	r.enrol(nil, tok(100))
+	r.pass(10 * time.Second)
+	for i := range 2000 {
+		r.raise(fmt.Sprintf("orders/%d", i), tok(1))
+	}
+	asked := 0
+	for range 3 {
+		r.raise("elsewhere", tok(1))
+		r.pass(5 * time.Second)
+		ask := r.sent(isContact)
+		doubts := ask.GetContact().GetDoubts()
+		asked += len(doubts)
+		if slices.Contains(doubts, "elsewhere") {
+			t.Error("asks for what it does not cover, and would not be answered")
+		}
+		r.hear(&writv1.GuardResponse{Id: ask.GetId(), Say: &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{
+			Lease: durationpb.New(leaseG), Floors: floors(doubts, tok(100)),
+		}}})
+	}
+	if s := r.gate.Status(); asked != 1000 || s.AlarmCount != 0 {
+		t.Errorf("asked for %d floors, and raised %d alarms", asked, s.AlarmCount)
+	}
+}
+
+func floors(names []string, token fence.Token) (all []*writv1.GuardFloor) {
+	for _, name := range names {
+		all = append(all, &writv1.GuardFloor{Resource: name, Token: uint64(token)})
+	}
+	return all
 }
 
 func TestManyAcksGoInSeveralMessages(t *testing.T) {

@@ -226,7 +226,7 @@ func (g *Gate) enrolment() *writv1.GuardEnrol {
 func (g *Gate) contact() *writv1.GuardContact {
 	c := &writv1.GuardContact{
 		RulesVersion: g.rules.GetVersion(), Version: g.disk.version, Covers: g.cfg.Enrol.GetCovers(), Stamps: g.cfg.Enrol.GetStamps(),
-		ApproversVersion: g.glass.quorum.ApproversVersion, TellsFloors: true,
+		ApproversVersion: g.glass.quorum.ApproversVersion, TellsFloors: true, Doubts: slices.Clone(g.doubts),
 		Counts: &writv1.GuardCounts{Admitted: g.admitted, Refused: g.refused, InFlight: uint64(g.inFlight), Floors: uint64(g.ownFloors())},
 	}
 	for _, a := range g.alarms {
@@ -266,7 +266,7 @@ func (g *Gate) heard(m *writv1.GuardResponse) {
 		g.heardError(m)
 	case *writv1.GuardResponse_Raises:
 		for _, f := range say.Raises.GetRaises() {
-			g.tell(f, g.now.Add(-g.link.every()))
+			g.news(f)
 		}
 	case *writv1.GuardResponse_Jwks:
 		g.out.Keys = say.Jwks
@@ -354,7 +354,7 @@ func (g *Gate) plant(base fence.Token, floors []*writv1.GuardFloor, sent clock.I
 		g.raiseBase(base, named)
 	}
 	for _, f := range floors {
-		g.tell(f, sent)
+		g.answeredFloor(f, sent)
 	}
 }
 
@@ -393,7 +393,10 @@ func (g *Gate) heardContacted(id uint64, c *writv1.GuardContacted) {
 		g.adopt(r)
 	}
 	for _, f := range c.GetRaises() {
-		g.tell(f, a.sent)
+		g.answeredFloor(f, a.sent)
+	}
+	for _, f := range c.GetFloors() {
+		g.settleDoubt(f, a.sent)
 	}
 }
 

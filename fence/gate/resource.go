@@ -147,37 +147,85 @@ func (g *Gate) raiseBase(base fence.Token, named map[string]bool) {
 	}
 }
 
-// tell takes a floor from the quorum in: it is raised if it is newer, and to be acknowledged in any case. Floors of before
-// since may be older than ours for no other reason than that they were long under way.
-func (g *Gate) tell(f *writv1.GuardFloor, since clock.Instant) {
-	floor, ok := tokenOf(f.GetToken())
-	name := f.GetResource()
-	if !ok || floor == 0 || name == "" || len(name) > maxResource {
-		g.warn("the quorum told a floor of %d for a name of %d bytes, which makes no sense and is ignored", f.GetToken(), len(name))
+// answeredFloor takes in a floor that the quorum answered with to what was asked at an instant: one that it held after that.
+func (g *Gate) answeredFloor(f *writv1.GuardFloor, asked clock.Instant) {
+	r, floor := g.tell(f)
+	if r == nil || !r.stale(floor) {
 		return
 	}
-	r := g.resource(name)
-	g.witness(floor)
 	switch {
-	case r.stale(floor):
-		if !r.vouched || r.raisedAt.Before(since) || r.raisedAt == 0 {
-			g.alarm(r, floor)
-		}
-		floor = r.floor
-	case floor == r.floor:
+	case r.raisedAt == 0 || r.raisedAt.Before(asked):
+		g.alarm(r, floor)
+	case !r.vouched: // raised meanwhile with a bare token, which the answer says nothing of
+		g.doubt(r)
+	}
+}
+
+// news takes in a floor that a node tells unasked. It tells what it sees, which may be any time behind what the coordinator
+// answered by way of the same node, so that a floor below ours is for no more than a question. One of lately is not even that.
+func (g *Gate) news(f *writv1.GuardFloor) {
+	r, floor := g.tell(f)
+	if r == nil || !r.stale(floor) {
+		return
+	}
+	if mutant.On(mutant.LateNewsAlarms) {
+		g.answeredFloor(f, g.now)
+		return
+	}
+	if !r.vouched || r.raisedAt == 0 || r.raisedAt.Before(g.now.Add(-g.link.every())) {
+		g.doubt(r)
+	}
+}
+
+// doubt has the next contact ask for the floor of a resource.
+func (g *Gate) doubt(r *resource) {
+	at, known := slices.BinarySearch(g.doubts, r.name)
+	if known || !r.covered || len(g.doubts) == maxDoubts {
+		return
+	}
+	g.doubts = slices.Insert(g.doubts, at, r.name)
+	g.link.contactDue = min(g.link.contactDue, g.now.Add(g.link.lease/retryPart))
+}
+
+// settleDoubt takes in what the quorum says of a resource that it was asked for.
+func (g *Gate) settleDoubt(f *writv1.GuardFloor, asked clock.Instant) {
+	at, known := slices.BinarySearch(g.doubts, f.GetResource())
+	if !known {
+		return
+	}
+	g.doubts = slices.Delete(g.doubts, at, at+1)
+	if g.resources.byName[f.GetResource()] != nil { // else it was forgotten meanwhile
+		g.answeredFloor(f, asked)
+	}
+}
+
+// tell takes a floor from the quorum in: the resource is raised if it is newer, and to be acknowledged in any case. It answers
+// the resource and what was told, nil if that makes no sense.
+func (g *Gate) tell(f *writv1.GuardFloor) (r *resource, told fence.Token) {
+	told, ok := tokenOf(f.GetToken())
+	name := f.GetResource()
+	if !ok || told == 0 || name == "" || len(name) > maxResource {
+		g.warn("the quorum told a floor of %d for a name of %d bytes, which makes no sense and is ignored", f.GetToken(), len(name))
+		return nil, 0
+	}
+	r = g.resource(name)
+	g.witness(told)
+	switch {
+	case told == r.floor:
 		r.vouched = true
-	default:
-		g.raise(r, floor, true, true)
+	case !r.stale(told):
+		g.raise(r, told, true, true)
 	}
 	if g.link.up {
-		if i, found := slices.BinarySearch(r.told, floor); !found {
-			r.told = slices.Insert(r.told, i, floor)
+		if i, found := slices.BinarySearch(r.told, r.floor); !found {
+			r.told = slices.Insert(r.told, i, r.floor)
 		}
 		if len(r.told) > maxTold {
 			r.told = slices.Delete(r.told, 0, 1)
 		}
 	}
 	g.settle(r)
+	return r, told
 }
 
 // tokenOf reads a floor, 0 for none. A base may lie between epochs, so it need not be a token that could be granted.

@@ -1,6 +1,7 @@
 package gate_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -96,6 +97,10 @@ func (w *world) deliver(m *writv1.GuardResponse, stream int) {
 		w.meet()
 	}
 	w.step(gate.Heard{Message: m})
+	// What was granted by certificates is not below what the quorum grants before it is told of them.
+	if s := w.gate.Status(); s.AlarmCount > 0 && len(w.glass.taken) == 0 {
+		w.fail("a quorum that never went back is taken for one that did: %v", s.Alarms)
+	}
 }
 
 // The quorum.
@@ -115,9 +120,12 @@ func (w *world) atQuorum(m *writv1.GuardRequest, stream int) *writv1.GuardRespon
 		return w.enrol(m)
 	case m.GetContact() != nil:
 		q.intake, q.version = w.now, max(q.version, m.GetContact().GetVersion())
-		answer.Say = &writv1.GuardResponse_Contacted{Contacted: &writv1.GuardContacted{
-			Lease: durationpb.New(worldLease), Raises: w.raises(), Incarnation: "i", Epoch: q.epoch,
-		}}
+		contacted := &writv1.GuardContacted{Lease: durationpb.New(worldLease), Raises: w.raises(), Incarnation: "i", Epoch: q.epoch}
+		for _, r := range m.GetContact().GetDoubts() {
+			floor := cmp.Or(q.holds[r], tok(q.issued+1))
+			contacted.Floors = append(contacted.Floors, &writv1.GuardFloor{Resource: r, Token: uint64(floor)})
+		}
+		answer.Say = &writv1.GuardResponse_Contacted{Contacted: contacted}
 	case m.GetAcks() != nil:
 		q.version = max(q.version, m.GetAcks().GetVersion())
 		for _, a := range m.GetAcks().GetAcks() {
@@ -194,11 +202,20 @@ func (w *world) issue(resource string) {
 }
 
 func (w *world) tell(resource string) {
-	stream := w.stream
-	floor := w.quorum.unproved[resource]
-	if floor == 0 {
-		return
+	if floor := w.quorum.unproved[resource]; floor != 0 {
+		w.tellFloor(resource, floor)
 	}
+}
+
+// tellLate has a node that is behind tell of what was granted once.
+func (w *world) tellLate(resource string) {
+	if given := w.quorum.given[resource]; len(given) > 0 {
+		w.tellFloor(resource, rapid.SampledFrom(given).Draw(w.t, "floor"))
+	}
+}
+
+func (w *world) tellFloor(resource string, floor fence.Token) {
+	stream := w.stream
 	m := &writv1.GuardResponse{Say: &writv1.GuardResponse_Raises{Raises: &writv1.GuardRaises{
 		Raises: []*writv1.GuardFloor{{Resource: resource, Token: uint64(floor)}},
 	}}}

@@ -29,6 +29,7 @@ func TestMetrics(t *testing.T) {
 		under.Done(fence.Finished)
 		r.quorum.raise("orders", tok(2))
 		r.wantAck("orders", tok(7), acked)
+		r.pass(time.Second) // for the question whether that holds
 		r.admit("billing/eu", tok(8))
 		r.network.stopAll()
 		r.pass(10 * time.Second)

@@ -157,6 +157,9 @@ func (q *quorum) answer(r *writv1.GuardRequest) []*writv1.GuardResponse {
 		}
 		q.contacts = append(q.contacts, time.Now())
 		c := &writv1.GuardContacted{Lease: durationpb.New(guardLease), Raises: floorList(q.raises)}
+		for _, name := range r.GetContact().GetDoubts() {
+			c.Floors = append(c.Floors, &writv1.GuardFloor{Resource: name, Token: uint64(q.floors[name])})
+		}
 		if r.GetContact().GetRulesVersion() != q.rules.GetVersion() {
 			c.Rules = q.rules
 		}
@@ -223,7 +226,7 @@ func (q *quorum) tell(m *writv1.GuardResponse) {
 
 func (q *quorum) raise(resource string, token fence.Token) {
 	q.mu.Lock()
-	q.raises[resource] = token
+	q.raises[resource], q.floors[resource] = token, token
 	q.mu.Unlock()
 	q.tell(&writv1.GuardResponse{Say: &writv1.GuardResponse_Raises{Raises: &writv1.GuardRaises{
 		Raises: floorList(map[string]fence.Token{resource: token}),

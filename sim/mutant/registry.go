@@ -104,6 +104,7 @@ const (
 	AdmitUnseeded         ID = "AdmitUnseeded"
 	SeededBeforePersisted ID = "SeededBeforePersisted"
 	SeedBaseIgnored       ID = "SeedBaseIgnored"
+	LateNewsAlarms        ID = "LateNewsAlarms"
 	NoGhostAfterRestart   ID = "NoGhostAfterRestart"
 	BrokenTakenAsFinished ID = "BrokenTakenAsFinished"
 	NotSevered            ID = "NotSevered"
@@ -434,6 +435,11 @@ var Registry = []Mutant{
 		ID: SeedBaseIgnored, Kills: []string{"D2"}, Scenario: Guarded,
 		What:  "What the seed says of resources that it does not name is not applied.",
 		Needs: "a guard that starts, and writes",
+	},
+	{
+		ID: LateNewsAlarms, Kills: []string{"D2"}, Scenario: Guarded,
+		What:  "A floor below its own, which a node tells unasked, is an alarm to a guard, and not a question.",
+		Needs: "a node that is behind what the coordinator answered by way of it",
 	},
 	{
 		ID: NoGhostAfterRestart, Kills: []string{"S2"}, Scenario: Guarded,

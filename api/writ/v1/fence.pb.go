@@ -993,7 +993,9 @@ type GuardContact struct {
 	// Of the approvers that the guard knows; 0: it knows none, or those of another history.
 	ApproversVersion uint64 `protobuf:"varint,7,opt,name=approvers_version,json=approversVersion,proto3" json:"approvers_version,omitempty"`
 	// As in the enrolment; needed as covers is.
-	TellsFloors   bool `protobuf:"varint,8,opt,name=tells_floors,json=tellsFloors,proto3" json:"tells_floors,omitempty"`
+	TellsFloors bool `protobuf:"varint,8,opt,name=tells_floors,json=tellsFloors,proto3" json:"tells_floors,omitempty"`
+	// Resources of which a node told a floor below the guard's. Nodes tell what they see, which may be behind: the quorum is asked.
+	Doubts        []string `protobuf:"bytes,9,rep,name=doubts,proto3" json:"doubts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1082,6 +1084,13 @@ func (x *GuardContact) GetTellsFloors() bool {
 		return x.TellsFloors
 	}
 	return false
+}
+
+func (x *GuardContact) GetDoubts() []string {
+	if x != nil {
+		return x.Doubts
+	}
+	return nil
 }
 
 type GuardCounts struct {
@@ -1789,8 +1798,10 @@ type GuardContacted struct {
 	// If they are not those that the guard knows: an ApproverSet, encoded.
 	Approvers []byte `protobuf:"bytes,4,opt,name=approvers,proto3" json:"approvers,omitempty"`
 	// As in the enrolment.
-	Incarnation   string `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Epoch         uint32 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Incarnation string `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Epoch       uint32 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Of the doubts, those that the guard covers: the floors that an enrolment would have told.
+	Floors        []*GuardFloor `protobuf:"bytes,7,rep,name=floors,proto3" json:"floors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1865,6 +1876,13 @@ func (x *GuardContacted) GetEpoch() uint32 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *GuardContacted) GetFloors() []*GuardFloor {
+	if x != nil {
+		return x.Floors
+	}
+	return nil
 }
 
 type GuardNoted struct {
@@ -3457,7 +3475,7 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\alast_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12\x1a\n" +
 	"\badmitted\x18\v \x01(\x04R\badmitted\x12 \n" +
-	"\x06closed\x18\f \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06closed\"\xbe\x02\n" +
+	"\x06closed\x18\f \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06closed\"\xe8\x02\n" +
 	"\fGuardContact\x12#\n" +
 	"\rrules_version\x18\x01 \x01(\x04R\frulesVersion\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12,\n" +
@@ -3466,7 +3484,9 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"\x06covers\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06covers\x12!\n" +
 	"\x06stamps\x18\x06 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06stamps\x12+\n" +
 	"\x11approvers_version\x18\a \x01(\x04R\x10approversVersion\x12!\n" +
-	"\ftells_floors\x18\b \x01(\bR\vtellsFloors\"x\n" +
+	"\ftells_floors\x18\b \x01(\bR\vtellsFloors\x12(\n" +
+	"\x06doubts\x18\t \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe8\a\"\x05r\x03(\x80\x04R\x06doubts\"x\n" +
 	"\vGuardCounts\x12\x1a\n" +
 	"\badmitted\x18\x01 \x01(\x04R\badmitted\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x1b\n" +
@@ -3515,14 +3535,15 @@ const file_writ_v1_fence_proto_rawDesc = "" +
 	"GuardFloor\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12 \n" +
-	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"\xf3\x01\n" +
+	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"\xa0\x02\n" +
 	"\x0eGuardContacted\x12/\n" +
 	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12+\n" +
 	"\x06raises\x18\x02 \x03(\v2\x13.writ.v1.GuardFloorR\x06raises\x12-\n" +
 	"\x05rules\x18\x03 \x01(\v2\x17.writ.v1.GuardingRecordR\x05rules\x12\x1c\n" +
 	"\tapprovers\x18\x04 \x01(\fR\tapprovers\x12 \n" +
 	"\vincarnation\x18\x05 \x01(\tR\vincarnation\x12\x14\n" +
-	"\x05epoch\x18\x06 \x01(\rR\x05epoch\"\f\n" +
+	"\x05epoch\x18\x06 \x01(\rR\x05epoch\x12+\n" +
+	"\x06floors\x18\a \x03(\v2\x13.writ.v1.GuardFloorR\x06floors\"\f\n" +
 	"\n" +
 	"GuardNoted\":\n" +
 	"\vGuardRaises\x12+\n" +
@@ -3778,51 +3799,52 @@ var file_writ_v1_fence_proto_depIdxs = []int32{
 	46, // 29: writ.v1.GuardContacted.lease:type_name -> google.protobuf.Duration
 	20, // 30: writ.v1.GuardContacted.raises:type_name -> writ.v1.GuardFloor
 	49, // 31: writ.v1.GuardContacted.rules:type_name -> writ.v1.GuardingRecord
-	20, // 32: writ.v1.GuardRaises.raises:type_name -> writ.v1.GuardFloor
-	25, // 33: writ.v1.GuardGrants.grants:type_name -> writ.v1.GuardGrant
-	30, // 34: writ.v1.GuardFloorsPage.floors:type_name -> writ.v1.GuardKeptFloor
-	33, // 35: writ.v1.ListGuardsResponse.guards:type_name -> writ.v1.Guard
-	2,  // 36: writ.v1.Guard.state:type_name -> writ.v1.GuardState
-	0,  // 37: writ.v1.Guard.promise:type_name -> writ.v1.GuardPromise
-	46, // 38: writ.v1.Guard.lease_left:type_name -> google.protobuf.Duration
-	46, // 39: writ.v1.Guard.slack:type_name -> google.protobuf.Duration
-	46, // 40: writ.v1.Guard.oldest_raise:type_name -> google.protobuf.Duration
-	20, // 41: writ.v1.Guard.newest_floor:type_name -> writ.v1.GuardFloor
-	13, // 42: writ.v1.Guard.counts:type_name -> writ.v1.GuardCounts
-	14, // 43: writ.v1.Guard.alarms:type_name -> writ.v1.GuardAlarm
-	47, // 44: writ.v1.Guard.enrolled_at:type_name -> google.protobuf.Timestamp
-	33, // 45: writ.v1.GetGuardResponse.guard:type_name -> writ.v1.Guard
-	3,  // 46: writ.v1.GetGuardResponse.reach:type_name -> writ.v1.GuardReach
-	36, // 47: writ.v1.GetGuardResponse.floors:type_name -> writ.v1.GuardShownFloor
-	30, // 48: writ.v1.GuardShownFloor.floor:type_name -> writ.v1.GuardKeptFloor
-	4,  // 49: writ.v1.GuardShownFloor.standing:type_name -> writ.v1.GuardFloorStanding
-	41, // 50: writ.v1.VerifyGuardsResponse.verdicts:type_name -> writ.v1.GuardVerdict
-	49, // 51: writ.v1.GetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
-	50, // 52: writ.v1.SetGuardingRequest.rule:type_name -> writ.v1.GuardingRule
-	49, // 53: writ.v1.SetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
-	5,  // 54: writ.v1.FenceService.IssueWrit:input_type -> writ.v1.IssueWritRequest
-	7,  // 55: writ.v1.FenceService.Keys:input_type -> writ.v1.KeysRequest
-	9,  // 56: writ.v1.FenceService.Guard:input_type -> writ.v1.GuardRequest
-	31, // 57: writ.v1.FenceService.ListGuards:input_type -> writ.v1.ListGuardsRequest
-	34, // 58: writ.v1.FenceService.GetGuard:input_type -> writ.v1.GetGuardRequest
-	37, // 59: writ.v1.FenceService.RemoveGuard:input_type -> writ.v1.RemoveGuardRequest
-	39, // 60: writ.v1.FenceService.VerifyGuards:input_type -> writ.v1.VerifyGuardsRequest
-	42, // 61: writ.v1.FenceService.GetGuarding:input_type -> writ.v1.GetGuardingRequest
-	44, // 62: writ.v1.FenceService.SetGuarding:input_type -> writ.v1.SetGuardingRequest
-	6,  // 63: writ.v1.FenceService.IssueWrit:output_type -> writ.v1.IssueWritResponse
-	8,  // 64: writ.v1.FenceService.Keys:output_type -> writ.v1.KeysResponse
-	18, // 65: writ.v1.FenceService.Guard:output_type -> writ.v1.GuardResponse
-	32, // 66: writ.v1.FenceService.ListGuards:output_type -> writ.v1.ListGuardsResponse
-	35, // 67: writ.v1.FenceService.GetGuard:output_type -> writ.v1.GetGuardResponse
-	38, // 68: writ.v1.FenceService.RemoveGuard:output_type -> writ.v1.RemoveGuardResponse
-	40, // 69: writ.v1.FenceService.VerifyGuards:output_type -> writ.v1.VerifyGuardsResponse
-	43, // 70: writ.v1.FenceService.GetGuarding:output_type -> writ.v1.GetGuardingResponse
-	45, // 71: writ.v1.FenceService.SetGuarding:output_type -> writ.v1.SetGuardingResponse
-	63, // [63:72] is the sub-list for method output_type
-	54, // [54:63] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	20, // 32: writ.v1.GuardContacted.floors:type_name -> writ.v1.GuardFloor
+	20, // 33: writ.v1.GuardRaises.raises:type_name -> writ.v1.GuardFloor
+	25, // 34: writ.v1.GuardGrants.grants:type_name -> writ.v1.GuardGrant
+	30, // 35: writ.v1.GuardFloorsPage.floors:type_name -> writ.v1.GuardKeptFloor
+	33, // 36: writ.v1.ListGuardsResponse.guards:type_name -> writ.v1.Guard
+	2,  // 37: writ.v1.Guard.state:type_name -> writ.v1.GuardState
+	0,  // 38: writ.v1.Guard.promise:type_name -> writ.v1.GuardPromise
+	46, // 39: writ.v1.Guard.lease_left:type_name -> google.protobuf.Duration
+	46, // 40: writ.v1.Guard.slack:type_name -> google.protobuf.Duration
+	46, // 41: writ.v1.Guard.oldest_raise:type_name -> google.protobuf.Duration
+	20, // 42: writ.v1.Guard.newest_floor:type_name -> writ.v1.GuardFloor
+	13, // 43: writ.v1.Guard.counts:type_name -> writ.v1.GuardCounts
+	14, // 44: writ.v1.Guard.alarms:type_name -> writ.v1.GuardAlarm
+	47, // 45: writ.v1.Guard.enrolled_at:type_name -> google.protobuf.Timestamp
+	33, // 46: writ.v1.GetGuardResponse.guard:type_name -> writ.v1.Guard
+	3,  // 47: writ.v1.GetGuardResponse.reach:type_name -> writ.v1.GuardReach
+	36, // 48: writ.v1.GetGuardResponse.floors:type_name -> writ.v1.GuardShownFloor
+	30, // 49: writ.v1.GuardShownFloor.floor:type_name -> writ.v1.GuardKeptFloor
+	4,  // 50: writ.v1.GuardShownFloor.standing:type_name -> writ.v1.GuardFloorStanding
+	41, // 51: writ.v1.VerifyGuardsResponse.verdicts:type_name -> writ.v1.GuardVerdict
+	49, // 52: writ.v1.GetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
+	50, // 53: writ.v1.SetGuardingRequest.rule:type_name -> writ.v1.GuardingRule
+	49, // 54: writ.v1.SetGuardingResponse.guarding:type_name -> writ.v1.GuardingRecord
+	5,  // 55: writ.v1.FenceService.IssueWrit:input_type -> writ.v1.IssueWritRequest
+	7,  // 56: writ.v1.FenceService.Keys:input_type -> writ.v1.KeysRequest
+	9,  // 57: writ.v1.FenceService.Guard:input_type -> writ.v1.GuardRequest
+	31, // 58: writ.v1.FenceService.ListGuards:input_type -> writ.v1.ListGuardsRequest
+	34, // 59: writ.v1.FenceService.GetGuard:input_type -> writ.v1.GetGuardRequest
+	37, // 60: writ.v1.FenceService.RemoveGuard:input_type -> writ.v1.RemoveGuardRequest
+	39, // 61: writ.v1.FenceService.VerifyGuards:input_type -> writ.v1.VerifyGuardsRequest
+	42, // 62: writ.v1.FenceService.GetGuarding:input_type -> writ.v1.GetGuardingRequest
+	44, // 63: writ.v1.FenceService.SetGuarding:input_type -> writ.v1.SetGuardingRequest
+	6,  // 64: writ.v1.FenceService.IssueWrit:output_type -> writ.v1.IssueWritResponse
+	8,  // 65: writ.v1.FenceService.Keys:output_type -> writ.v1.KeysResponse
+	18, // 66: writ.v1.FenceService.Guard:output_type -> writ.v1.GuardResponse
+	32, // 67: writ.v1.FenceService.ListGuards:output_type -> writ.v1.ListGuardsResponse
+	35, // 68: writ.v1.FenceService.GetGuard:output_type -> writ.v1.GetGuardResponse
+	38, // 69: writ.v1.FenceService.RemoveGuard:output_type -> writ.v1.RemoveGuardResponse
+	40, // 70: writ.v1.FenceService.VerifyGuards:output_type -> writ.v1.VerifyGuardsResponse
+	43, // 71: writ.v1.FenceService.GetGuarding:output_type -> writ.v1.GetGuardingResponse
+	45, // 72: writ.v1.FenceService.SetGuarding:output_type -> writ.v1.SetGuardingResponse
+	64, // [64:73] is the sub-list for method output_type
+	55, // [55:64] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_fence_proto_init() }
