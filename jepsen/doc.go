@@ -31,8 +31,9 @@
 //
 // The tests of guards and of PostgreSQL put every process into a network namespace of its own: see package netns. They need root.
 //
-// What these tests do not show: networks that reorder, wall clocks that jump, disks that fail and lose what was not flushed. Runs of
-// the command do, see docs/JEPSEN.md. Neither shows clocks that drift. All processes share one machine, so that the instants of their clocks can be compared; that is what makes the judgement of expiry exact.
+// What these tests do not show: networks that reorder, wall clocks that jump, disks that fail and lose what was not flushed.
+// Runs of the command do, see docs/JEPSEN.md. Neither shows clocks that drift. All processes share one machine, so that the
+// instants of their clocks can be compared; that is what makes the judgement of expiry exact.
 //
 // A seed fixes what the clients and the faults try, and is printed on failure. It does not fix how processes interleave,
 // so the same seed may have to be run several times:

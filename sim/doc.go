@@ -2,9 +2,10 @@
 // on one goroutine, from one seed, and holds the run to the invariants of docs/INVARIANTS.md.
 //
 // What runs is what ships: quorum.Engine and quorum.Image on every node, lease.Table below them, the rules of witnesses and
-// of watches, lease.Keeper in every client, gate.Gate in every guard, singleton.Runner, cron.Machine and partition.Machine in every service. Simulated is what is around them: clocks, the network, disks, processes, raft's
-// replicas and the operator (packages world and store). What happens is a plan (package plan): drawn from a seed, or written
-// as a scenario. docs/SIMULATION.md tells how to use it and how to read what it says.
+// of watches, lease.Keeper in every client, gate.Gate in every guard, singleton.Runner, cron.Machine and partition.Machine
+// in every service. Simulated is what is around them: clocks, the network, disks, processes, raft's replicas and the
+// operator (packages world and store). What happens is a plan (package plan): drawn from a seed, or written as a scenario.
+// docs/SIMULATION.md tells how to use it and how to read what it says.
 //
 // # How a run goes
 //
@@ -25,10 +26,13 @@
 // That a clean sweep means more than that these plans broke nothing that is looked at. [Marks] say which situations a sweep
 // was in, and mutants (package mutant) which bugs it would have found.
 //
-// S6 and S8 are checked of one storage for all regions of a group, with people whose rule is two of them. S2 and S3 are checked of storage that compares tokens atomically with what it writes, and of storage that compares nothing and is
-// reached through guards alone, as far as something is promised: docs/SIMULATION.md lists where it is not. S7 is checked of lease.Keeper and of functions that run in one place; that "writ run" kills what it started is tested with real processes. Code that is
-// not simulated is not tested: gRPC and REST, certificates, policy files, the adapter to etcd, lease.Client around the keeper, singleton.Singleton around its cores,
-// quorum.Service around the engine, guard.Guard around the gate, its floor store and its proxy.
+// S6 and S8 are checked of one storage for all regions of a group, with people whose rule is two of them. S2 and S3 are
+// checked of storage that compares tokens atomically with what it writes, and of storage that compares nothing and is
+// reached through guards alone, as far as something is promised: docs/SIMULATION.md lists where it is not. S7 is checked of
+// lease.Keeper and of functions that run in one place; that "writ run" kills what it started is tested with real processes.
+// Code that is not simulated is not tested: gRPC and REST, certificates, policy files, the adapter to etcd, lease.Client
+// around the keeper, singleton.Singleton around its cores, quorum.Service around the engine, guard.Guard around the gate,
+// its floor store and its proxy.
 //
 // # What it assumes
 //

@@ -15,8 +15,8 @@
 //   - [fence.Finished] is reported only if the request was handed over completely over one connection and its response was
 //     read to the end, where the response itself says where that is; or if certainly nothing was sent. Everything else is
 //     [fence.Broken]: a connection that broke, a response that ends with the connection, one that came before the whole body
-//     was sent, a 502, 503 or 504, by which a load balancer tells that it does not know what the storage does, a caller that went away in the middle of its body, a response that did not come in time after the caller had
-//     gone.
+//     was sent, a 502, 503 or 504, by which a load balancer tells that it does not know what the storage does, a caller that
+//     went away in the middle of its body, a response that did not come in time after the caller had gone.
 //   - A caller that goes away after its body was sent does not end the write: the response is awaited for Limits.Linger.
 //   - When a write is broken off, because a newer token waits for it or for any other reason, its connection is reset
 //     before Broken is reported. Nothing of it leaves this process afterwards, however slow caller and upstream are.
