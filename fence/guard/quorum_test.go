@@ -122,6 +122,13 @@ func (q *quorum) Guard(stream grpc.BidiStreamingServer[writv1.GuardRequest, writ
 	}
 }
 
+// connected says whether a stream is there that could be dropped.
+func (q *quorum) connected() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.sessions) > 0
+}
+
 // drop ends every stream.
 func (q *quorum) drop() {
 	q.mu.Lock()

@@ -122,23 +122,28 @@ func TestStorageThatCannotBeRaised(t *testing.T) {
 	})
 }
 
+// raisedAndKilled has a guard raise orders to 12, and ends its process without a word.
+func raisedAndKilled(r *rig) {
+	r.ready()
+	r.quorum.raise("orders", tok(12))
+	r.pass(time.Second)
+	r.kill()
+}
+
 // What the process before did to the storage may have been undone, so it is done again; what there was under way is the storage's
 // to end, so nothing is waited for. That holds for a lost file as well.
 func TestStorageAfterARestart(t *testing.T) {
 	for name, lost := range map[string]bool{"with its file": false, "without": true} {
 		t.Run(name, func(t *testing.T) {
 			simulateStorage(t, func(r *rig, s *table) {
-				r.ready()
-				r.quorum.raise("orders", tok(12))
-				r.pass(time.Second)
-				r.kill()
+				raisedAndKilled(r)
 				s.set(func() { s.floors["orders"], s.calls = tok(1), nil })
 				if lost {
 					if err := os.Remove(r.config.Store); err != nil {
 						t.Fatal(err)
 					}
 				}
-				r.quorum.do(func() { r.quorum.floors["orders"], r.quorum.base = tok(12), tok(20) })
+				r.quorum.do(func() { r.quorum.base = tok(20) })
 				r.start()
 				r.pass(time.Second)
 				if s.floor("orders") != tok(12) || s.floor("bills") != tok(20) {
@@ -162,12 +167,9 @@ func TestStorageIsWhereItWasBeforeTheQuorumIsSpokenTo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulateStorage(t, func(r *rig, s *table) {
-				r.ready()
-				r.quorum.raise("orders", tok(12))
-				r.pass(time.Second)
-				r.kill()
+				raisedAndKilled(r)
 				s.set(func() { s.floors["orders"] = tok(1); hinder(s) })
-				r.quorum.do(func() { r.quorum.floors["orders"], r.quorum.base = tok(12), tok(20) })
+				r.quorum.do(func() { r.quorum.base = tok(20) })
 				r.start()
 				r.pass(4500 * time.Millisecond)
 				if n := len(r.quorum.enrols); n != 1 || r.guard.Status().Seeded {
@@ -186,10 +188,7 @@ func TestStorageIsWhereItWasBeforeTheQuorumIsSpokenTo(t *testing.T) {
 // A guard whose storage cannot be raised at the start can be ended.
 func TestGuardEndsBeforeItsStorageIsRaised(t *testing.T) {
 	simulateStorage(t, func(r *rig, s *table) {
-		r.ready()
-		r.quorum.raise("orders", tok(12))
-		r.pass(time.Second)
-		r.kill()
+		raisedAndKilled(r)
 		s.set(func() { s.fail = errors.New("connection refused") })
 		r.start()
 		r.pass(2500 * time.Millisecond)

@@ -139,15 +139,20 @@ func TestCertificatesRotate(t *testing.T) {
 	if name := within(t, firstCame); name != "before" {
 		t.Errorf("came as %q", name)
 	}
+	drop := func() { // one that has come is not there to be dropped yet
+		t.Helper()
+		eventually(t, q.connected)
+		q.drop()
+	}
 	// While key and certificate do not fit together, the old pair is good.
 	next, nextKey := a.issue("after")
 	put("cert.pem", next)
-	q.drop()
+	drop()
 	if name := within(t, secondCame); name != "before" {
 		t.Errorf("came as %q", name)
 	}
 	put("key.pem", nextKey)
-	q.drop()
+	drop()
 	if name := within(t, firstCame); name != "after" {
 		t.Errorf("came as %q", name)
 	}
