@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -93,8 +92,8 @@ func twoGateways(t *testing.T, flags ...string) (stores []s3fence.Store) {
 	if testing.Short() {
 		t.Skip("starts two S3 servers; left out with -short")
 	}
-	dir := filepath.Join(workplace, t.Name())
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := os.MkdirTemp(workplace, t.Name())
+	if err != nil {
 		t.Fatal(err)
 	}
 	bucket := ""
