@@ -54,6 +54,7 @@ const (
 	outcomeRequestID
 	outcomeToken
 	outcomeEnd
+	outcomeDigest
 )
 
 // AppendBinary appends the stored form of the record. The only error is that a text is not UTF-8.
@@ -79,11 +80,15 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	for i := range r.Outcomes {
 		o := &r.Outcomes[i]
 		b = protowire.AppendTag(b, fieldOutcomes, protowire.BytesType)
-		b = protowire.AppendVarint(b, uint64(o.size()))
-		b = appendText(b, outcomePrincipal, string(o.Principal))
-		b = appendText(b, outcomeRequestID, o.RequestID)
+		b = protowire.AppendVarint(b, uint64(o.size(r.Holder.Principal)))
+		if o.Principal != r.Holder.Principal {
+			b = protowire.AppendTag(b, outcomePrincipal, protowire.BytesType)
+			b = protowire.AppendString(b, string(o.Principal))
+		}
 		b = appendNumber(b, outcomeToken, uint64(o.Token))
 		b = appendNumber(b, outcomeEnd, uint64(o.End))
+		b = protowire.AppendTag(b, outcomeDigest, protowire.Fixed64Type)
+		b = protowire.AppendFixed64(b, uint64(o.Request))
 	}
 	b = appendNumber(b, fieldHasCheckpoint, protowire.EncodeBool(r.HasCheckpoint))
 	b = appendNumber(b, fieldPriority, uint64(r.Priority))
@@ -103,7 +108,7 @@ var errNotText = errors.New("a text is not valid UTF-8")
 
 func (r *Record) isText() bool {
 	for i := range r.Outcomes {
-		if o := &r.Outcomes[i]; !utf8.ValidString(string(o.Principal)) || !utf8.ValidString(o.RequestID) {
+		if !utf8.ValidString(string(r.Outcomes[i].Principal)) {
 			return false
 		}
 	}
@@ -159,13 +164,17 @@ func (r *Record) Size() int {
 		n += 1 + textSize(r.TenureGroup)
 	}
 	for i := range r.Outcomes {
-		n += 1 + protowire.SizeBytes(r.Outcomes[i].size())
+		n += 1 + protowire.SizeBytes(r.Outcomes[i].size(r.Holder.Principal))
 	}
 	return n
 }
 
-func (o *Outcome) size() int {
-	return textSize(string(o.Principal)) + textSize(o.RequestID) + numberSize(uint64(o.Token)) + numberSize(uint64(o.End))
+func (o *Outcome) size(holder Principal) int {
+	n := numberSize(uint64(o.Token)) + numberSize(uint64(o.End)) + 1 + protowire.SizeFixed64()
+	if o.Principal != holder {
+		n += 1 + protowire.SizeBytes(len(o.Principal))
+	}
+	return n
 }
 
 func (p *Proof) size() int { return textSize(p.Guard) + numberSize(uint64(p.How)) }
@@ -195,6 +204,7 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 	}
 	var rec Record
 	var ttl, grantedAt int64 // milliseconds
+	var theHolders uint64    // which outcomes are those of the record's principal, which may come after them
 	for read.next() {
 		switch read.field {
 		case fieldResource:
@@ -225,7 +235,11 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 			if rec.Outcomes == nil {
 				rec.Outcomes = make([]Outcome, 0, read.inRow())
 			}
-			rec.Outcomes = append(rec.Outcomes, read.outcome())
+			o, theHolder := read.outcome()
+			if theHolder {
+				theHolders |= 1 << len(rec.Outcomes) // nothing beyond MaxOutcomes, which is refused
+			}
+			rec.Outcomes = append(rec.Outcomes, o)
 		case fieldHasCheckpoint:
 			rec.HasCheckpoint = protowire.DecodeBool(read.number())
 		case fieldPriority:
@@ -247,6 +261,11 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 		return fmt.Errorf("lease record: %w", read.err)
 	case ttl < 0 || ttl > MaxTTL.Milliseconds():
 		return fmt.Errorf("lease record of %q: TTL %d ms is outside of 0 to %d", rec.Resource, ttl, MaxTTL.Milliseconds())
+	}
+	for i := range rec.Outcomes {
+		if theHolders&(1<<i) != 0 {
+			rec.Outcomes[i].Principal = rec.Holder.Principal
+		}
 	}
 	rec.TTL = time.Duration(ttl) * time.Millisecond
 	if grantedAt != 0 {
@@ -321,6 +340,15 @@ func (f *recordReader) number() uint64 {
 	return v
 }
 
+func (f *recordReader) fixed() uint64 {
+	if !f.is(protowire.Fixed64Type) {
+		return 0
+	}
+	v, n := protowire.ConsumeFixed64(f.data[f.at:])
+	f.pass(n)
+	return v
+}
+
 // bytes is a part of data.
 func (f *recordReader) bytes() []byte {
 	if !f.is(protowire.BytesType) {
@@ -355,26 +383,33 @@ func (f *recordReader) inRow() int {
 	return count
 }
 
-func (f *recordReader) outcome() Outcome {
-	var o Outcome
+// outcome reads an outcome. theHolder: it is one of the record's principal.
+func (f *recordReader) outcome() (o Outcome, theHolder bool) {
+	var of, digest bool // are present
+	var requestID string
 	v := f.bytes() // none after an error
 	read := recordReader{data: f.data[:f.at], text: f.text, at: f.at - len(v)}
 	for read.next() {
 		switch read.field {
 		case outcomePrincipal:
-			o.Principal = Principal(read.string())
+			o.Principal, of = Principal(read.string()), true
 		case outcomeRequestID:
-			o.RequestID = read.string()
+			requestID = read.string()
 		case outcomeToken:
 			o.Token = fence.Token(read.number())
 		case outcomeEnd:
 			o.End = End(read.number())
+		case outcomeDigest:
+			o.Request, digest = RequestDigest(read.fixed()), true
 		default:
 			read.skip()
 		}
 	}
 	f.err = cmp.Or(f.err, read.err)
-	return o
+	if !digest { // as older versions wrote it
+		o.Request = DigestRequest(requestID)
+	}
+	return o, digest && !of
 }
 
 func (f *recordReader) proof() Proof {

@@ -3,6 +3,7 @@ package lease_test
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,9 +34,11 @@ func asMessage(r lease.Record) *writv1.LeaseRecord {
 		m.Proofs = append(m.Proofs, &writv1.ProofRecord{Guard: p.Guard, How: int32(p.How)})
 	}
 	for _, o := range r.Outcomes {
-		m.Outcomes = append(m.Outcomes, &writv1.RequestOutcome{
-			Principal: string(o.Principal), RequestId: o.RequestID, Token: uint64(o.Token), End: int32(o.End),
-		})
+		stored := &writv1.RequestOutcome{RequestDigest: proto.Uint64(uint64(o.Request)), Token: uint64(o.Token), End: int32(o.End)}
+		if o.Principal != r.Holder.Principal {
+			stored.Principal = proto.String(string(o.Principal))
+		}
+		m.Outcomes = append(m.Outcomes, stored)
 	}
 	return m
 }
@@ -55,9 +58,17 @@ func asRecord(m *writv1.LeaseRecord) lease.Record {
 		r.Proofs = append(r.Proofs, lease.Proof{Guard: p.Guard, How: lease.ProofHow(p.How)})
 	}
 	for _, o := range m.Outcomes {
-		r.Outcomes = append(r.Outcomes, lease.Outcome{
-			Principal: lease.Principal(o.Principal), RequestID: o.RequestId, Token: fence.Token(o.Token), End: lease.End(o.End),
-		})
+		outcome := lease.Outcome{
+			Principal: lease.Principal(o.GetPrincipal()), Request: lease.RequestDigest(o.GetRequestDigest()),
+			Token: fence.Token(o.Token), End: lease.End(o.End),
+		}
+		switch {
+		case o.RequestDigest == nil: // of an older version
+			outcome.Request = lease.DigestRequest(o.RequestId)
+		case o.Principal == nil:
+			outcome.Principal = r.Holder.Principal
+		}
+		r.Outcomes = append(r.Outcomes, outcome)
 	}
 	return r
 }
@@ -123,7 +134,7 @@ func TestStoredFormIsReadAsTheMessage(t *testing.T) {
 		add(asMessage(drawRecord(t)))
 		// What comes later wins, or is skipped, or is wrong.
 		for range rapid.IntRange(0, 3).Draw(t, "more") {
-			switch rapid.IntRange(0, 3).Draw(t, "what") {
+			switch rapid.IntRange(0, 4).Draw(t, "what") {
 			case 0:
 				r := drawRecord(t)
 				if len(r.Outcomes) > 2 {
@@ -136,7 +147,13 @@ func TestStoredFormIsReadAsTheMessage(t *testing.T) {
 			case 2:
 				stored = protowire.AppendTag(stored, protowire.Number(rapid.Int32Range(1, 30).Draw(t, "field")), protowire.BytesType)
 				stored = protowire.AppendBytes(stored, rapid.SliceOfN(rapid.Byte(), 0, 6).Draw(t, "bytes"))
-			case 3:
+			case 3: // as older versions wrote it, or with a part left out
+				o := &writv1.RequestOutcome{RequestId: rapid.StringMatching(`[A-F]{0,2}`).Draw(t, "id")}
+				if rapid.Bool().Draw(t, "by somebody") {
+					o.Principal = proto.String(rapid.StringMatching(`[a-c]?`).Draw(t, "principal"))
+				}
+				add(&writv1.LeaseRecord{Outcomes: []*writv1.RequestOutcome{o}})
+			case 4:
 				field := protowire.Number(rapid.Int32Range(1, 30).Draw(t, "field"))
 				stored = protowire.AppendTag(stored, field, protowire.StartGroupType)
 				stored = protowire.AppendTag(stored, field, protowire.EndGroupType)
@@ -150,6 +167,34 @@ func TestStoredFormIsReadAsTheMessage(t *testing.T) {
 	})
 }
 
+// Older versions stored the principal and the id of every request that had ended.
+func TestOutcomesOfOlderVersionsAreRead(t *testing.T) {
+	stored, err := proto.Marshal(&writv1.LeaseRecord{Resource: "jobs", Token: 1<<48 | 7, Principal: "p", Outcomes: []*writv1.RequestOutcome{
+		{Principal: proto.String("p"), RequestId: "A", Token: 1<<48 | 6, End: int32(lease.EndExpired)}, {RequestId: "B", End: int32(lease.EndCancelled)},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r lease.Record
+	if err := r.UnmarshalBinary(stored); err != nil {
+		t.Fatal(err)
+	}
+	want := []lease.Outcome{
+		{Principal: "p", Request: lease.DigestRequest("A"), Token: 1<<48 | 6, End: lease.EndExpired},
+		{Principal: "", Request: lease.DigestRequest("B"), End: lease.EndCancelled},
+	}
+	if !slices.Equal(r.Outcomes, want) {
+		t.Errorf("got  %+v\nwant %+v", r.Outcomes, want)
+	}
+}
+
+// The digest is stored: it must not change.
+func TestRequestDigestStays(t *testing.T) {
+	if got := lease.DigestRequest("abc"); got != 0xba7816bf8f01cfea {
+		t.Errorf("got %#x", uint64(got))
+	}
+}
+
 func TestFieldsOfAnotherTypeAreRefused(t *testing.T) {
 	for field := protowire.Number(1); field <= 15; field++ {
 		stored := mustAppend(t, lease.Record{Resource: "jobs"})
@@ -159,7 +204,7 @@ func TestFieldsOfAnotherTypeAreRefused(t *testing.T) {
 			t.Errorf("field %d: %v", field, err)
 		}
 	}
-	for field := protowire.Number(1); field <= 4; field++ {
+	for field := protowire.Number(1); field <= 5; field++ {
 		stored := mustAppend(t, lease.Record{Resource: "jobs"})
 		stored = protowire.AppendTag(stored, 13, protowire.BytesType)
 		stored = protowire.AppendBytes(stored, protowire.AppendFixed32(protowire.AppendTag(nil, field, protowire.Fixed32Type), 7))
@@ -190,7 +235,6 @@ func TestTextsOfOtherEncodingsAreRefused(t *testing.T) {
 		"instance": func(text string) lease.Record { return lease.Record{Holder: lease.Holder{Instance: text}} },
 		"region":   func(text string) lease.Record { return lease.Record{Holder: lease.Holder{Region: text}} },
 		"request":  func(text string) lease.Record { return lease.Record{RequestID: text} },
-		"ended":    func(text string) lease.Record { return lease.Record{Outcomes: []lease.Outcome{{RequestID: text}}} },
 		"ended of": func(text string) lease.Record {
 			return lease.Record{Outcomes: []lease.Outcome{{Principal: lease.Principal(text)}}}
 		},
@@ -212,7 +256,7 @@ func TestRecordsKeepTheirOwn(t *testing.T) {
 		want := lease.Record{
 			Resource: "jobs/nightly", Token: 1<<48 | 7, Held: true, Holder: lease.Holder{Principal: "p", Instance: "i", Region: "r"}, RequestID: "A",
 			TTL: time.Minute, GrantedAt: time.UnixMilli(1).UTC(), Metadata: bytes.Repeat([]byte("m"), metadata),
-			Outcomes: []lease.Outcome{{Principal: "q", RequestID: "B", Token: 1<<48 | 6, End: lease.EndExpired}},
+			Outcomes: []lease.Outcome{{Principal: "q", Request: lease.DigestRequest("B"), Token: 1<<48 | 6, End: lease.EndExpired}},
 		}
 		stored := mustAppend(t, want)
 		var got lease.Record
@@ -241,7 +285,7 @@ func benchmarkRecord() lease.Record {
 		GrantedAt: time.UnixMilli(1_767_225_600_000).UTC(), HasCheckpoint: true,
 	}
 	for i := range lease.MaxOutcomes {
-		r.Outcomes = append(r.Outcomes, lease.Outcome{Principal: r.Holder.Principal, RequestID: r.RequestID, Token: r.Token - fence.Token(i), End: lease.EndReleased})
+		r.Outcomes = append(r.Outcomes, lease.Outcome{Principal: r.Holder.Principal, Request: lease.DigestRequest(r.RequestID), Token: r.Token - fence.Token(i), End: lease.EndReleased})
 	}
 	return r
 }

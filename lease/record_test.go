@@ -45,7 +45,10 @@ func drawRecord(t *rapid.T) lease.Record {
 		r.Proofs = append(r.Proofs, lease.Proof{Guard: text.Draw(t, "guard"), How: lease.ProofHow(rapid.IntRange(1, int(lease.Unproven)).Draw(t, "how"))})
 	}
 	for range rapid.IntRange(0, lease.MaxOutcomes).Draw(t, "outcomes") {
-		o := lease.Outcome{Principal: lease.Principal(text.Draw(t, "p")), RequestID: text.Draw(t, "id"), End: lease.EndExpired}
+		o := lease.Outcome{Principal: r.Holder.Principal, Request: lease.RequestDigest(rapid.Uint64().Draw(t, "request")), End: lease.EndExpired}
+		if rapid.Bool().Draw(t, "of another") {
+			o.Principal = lease.Principal(text.Draw(t, "p"))
+		}
 		if rapid.Bool().Draw(t, "was granted") {
 			o.Token = drawRecordToken(t)
 		}
@@ -130,7 +133,7 @@ func FuzzRecord(f *testing.F) {
 	for _, r := range []lease.Record{
 		{Resource: "jobs"},
 		{Resource: "jobs", Token: 1<<48 | 1, Held: true, TTL: time.Second, GrantedAt: time.UnixMilli(1), Holder: lease.Holder{Principal: "p"}},
-		{Resource: "a/b", Token: 1<<48 | 1, End: lease.EndForced, Outcomes: []lease.Outcome{{Principal: "p", RequestID: "A", End: lease.EndCancelled}}},
+		{Resource: "a/b", Token: 1<<48 | 1, End: lease.EndForced, Outcomes: []lease.Outcome{{Principal: "p", Request: lease.DigestRequest("A"), End: lease.EndCancelled}}},
 	} {
 		stored, err := r.AppendBinary(nil)
 		if err != nil {

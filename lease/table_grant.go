@@ -90,7 +90,7 @@ func (t *Table) known(m Moment, e *entry, r Request, c Acquire) bool {
 		return true
 	}
 	if o := e.outcome(c.Principal, c.RequestID); o != nil && !mutant.On(mutant.OutcomesForgotten) {
-		t.refuse(r.ID, o.err(c.Resource))
+		t.refuse(r.ID, o.err(c.Resource, fmt.Sprintf("request %q for %q", c.RequestID, c.Resource)))
 		return true
 	}
 	w := t.byRequest[waitKey{c.Resource, c.Principal, c.RequestID}]
@@ -267,13 +267,17 @@ func (e *entry) remember(p Principal, requestID string, token fence.Token, how E
 		keep = keep[len(keep)-MaxOutcomes+1:]
 	}
 	outcomes := make([]Outcome, 0, len(keep)+1)
-	e.more().outcomes = append(append(outcomes, keep...), Outcome{Principal: p, RequestID: requestID, Token: token, End: how})
+	e.more().outcomes = append(append(outcomes, keep...), Outcome{Principal: p, Request: DigestRequest(requestID), Token: token, End: how})
 }
 
 func (e *entry) outcome(p Principal, requestID string) *Outcome {
 	outcomes := e.outcomes()
+	if len(outcomes) == 0 {
+		return nil
+	}
+	digest := DigestRequest(requestID)
 	for i := range outcomes {
-		if o := &outcomes[i]; o.RequestID == requestID && o.Principal == p {
+		if o := &outcomes[i]; o.Request == digest && o.Principal == p {
 			return o
 		}
 	}
@@ -290,7 +294,8 @@ func (e *entry) outcomeOf(token fence.Token) *Outcome {
 	return nil
 }
 
-func (o *Outcome) err(name Resource) *Error {
+// err is the answer to whoever asks for what has ended; subject says for what, such as a request or a token.
+func (o *Outcome) err(name Resource, subject string) *Error {
 	reason, what := ReasonReleased, "was released"
 	switch o.End {
 	case EndExpired:
@@ -301,7 +306,7 @@ func (o *Outcome) err(name Resource) *Error {
 		what = "was cancelled before it was granted"
 	case EndReleased, NotEnded:
 	}
-	return &Error{Reason: reason, Resource: name, Token: o.Token, Message: fmt.Sprintf("request %q for %q %s", o.RequestID, name, what)}
+	return &Error{Reason: reason, Resource: name, Token: o.Token, Message: subject + " " + what}
 }
 
 func expiredError(e *entry, what string) *Error {

@@ -84,7 +84,7 @@ func (t *Table) notMine(e *entry, c Caller, ref Ref) *Error {
 		return notHolder(ref, "is not held")
 	}
 	if o := e.outcomeOf(ref.Token); o != nil && o.Principal == c.Principal {
-		return o.err(ref.Resource)
+		return o.err(ref.Resource, fmt.Sprintf("%q under token %v", ref.Resource, ref.Token))
 	}
 	if e.held {
 		return notHolder(ref, fmt.Sprintf("is held by %v under token %v", e.by(), e.token))

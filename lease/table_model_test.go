@@ -132,7 +132,7 @@ func (l *ledger) expire(x *modelLease) {
 
 func (l *ledger) note(x *modelLease, p lease.Principal, id string, token fence.Token, how lease.End) {
 	x.known = true
-	x.rec.Outcomes = append(slices.Clone(x.rec.Outcomes), lease.Outcome{Principal: p, RequestID: id, Token: token, End: how})
+	x.rec.Outcomes = append(slices.Clone(x.rec.Outcomes), lease.Outcome{Principal: p, Request: lease.DigestRequest(id), Token: token, End: how})
 	if n := len(x.rec.Outcomes); n > lease.MaxOutcomes {
 		x.rec.Outcomes = x.rec.Outcomes[n-lease.MaxOutcomes:]
 	}
@@ -176,7 +176,7 @@ func (x *modelLease) waiterOf(p lease.Principal, id string) *modelWaiter {
 
 func (x *modelLease) outcomeOf(p lease.Principal, id string) *lease.Outcome {
 	for i := range x.rec.Outcomes {
-		if o := &x.rec.Outcomes[i]; o.Principal == p && o.RequestID == id {
+		if o := &x.rec.Outcomes[i]; o.Principal == p && o.Request == lease.DigestRequest(id) {
 			return o
 		}
 	}

@@ -60,7 +60,7 @@ func TestTableScenarios(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := &tableDriver{t: t, epoch: 1, now: tableOrigin, stored: map[Resource][]byte{}, kept: map[Resource][]byte{}, calls: map[CallID]string{},
+			d := &tableDriver{t: t, epoch: 1, now: tableOrigin, stored: map[Resource][]byte{}, kept: map[Resource][]byte{}, calls: map[CallID]string{}, ids: map[RequestDigest]string{},
 				guards: map[string]*writv1.GuardRecord{}}
 			got := runScenario(string(text), d.command)
 			if *rewriteScenarios {
@@ -89,6 +89,7 @@ type tableDriver struct {
 	rules  *writv1.GuardingRecord
 	calls  map[CallID]string // who waits for an answer
 	last   CallID
+	ids    map[RequestDigest]string
 	out    strings.Builder
 }
 
@@ -162,12 +163,12 @@ func (d *tableDriver) request(name string, plain []string, options map[string]st
 	switch name {
 	case "acquire":
 		return plain[1] + "/" + plain[2], Acquire{
-			Caller: d.caller(plain[1]), Resource: Resource(plain[0]), RequestID: plain[2], TTL: d.duration(options["ttl"]),
+			Caller: d.caller(plain[1]), Resource: Resource(plain[0]), RequestID: d.id(plain[2]), TTL: d.duration(options["ttl"]),
 			Wait: d.duration(options["wait"]), Priority: int32(d.number(options["prio"])), Region: d.text(options["region"]),
 			Metadata: make([]byte, d.number(options["meta"])),
 		}
 	case "cancel":
-		return plain[1] + "/" + plain[2], CancelAcquire{Caller: d.caller(plain[1]), Resource: Resource(plain[0]), RequestID: plain[2]}
+		return plain[1] + "/" + plain[2], CancelAcquire{Caller: d.caller(plain[1]), Resource: Resource(plain[0]), RequestID: d.id(plain[2])}
 	case "renew":
 		c := Renew{Caller: d.caller(plain[0])}
 		for _, word := range plain[1:] {
@@ -228,6 +229,12 @@ func (d *tableDriver) store() {
 	d.storeGuards()
 }
 
+// id notes the id of a request, of which a record keeps the digest alone.
+func (d *tableDriver) id(id string) string {
+	d.ids[DigestRequest(id)] = id
+	return id
+}
+
 func (d *tableDriver) record(c Change) string {
 	r, s := c.Record, "never granted"
 	switch {
@@ -239,7 +246,7 @@ func (d *tableDriver) record(c Change) string {
 		s = fmt.Sprintf("free since %v %v", r.Token, r.End)
 	}
 	if n := len(r.Outcomes); n > 0 {
-		s += fmt.Sprintf("; remembers %d, last %s/%s: %v", n, r.Outcomes[n-1].Principal, r.Outcomes[n-1].RequestID, r.Outcomes[n-1].End)
+		s += fmt.Sprintf("; remembers %d, last %s/%s: %v", n, r.Outcomes[n-1].Principal, d.ids[r.Outcomes[n-1].Request], r.Outcomes[n-1].End)
 	}
 	if r.TenureGroup != "" {
 		s += "; tenure of " + r.TenureGroup

@@ -77,7 +77,7 @@ func TestStoryWords(t *testing.T) {
 	const first = fence.Token(1<<48 | 1)
 	held := lease.Record{
 		Resource: "r1", Token: first + 2, Held: true, RequestID: "q3", TTL: time.Second, Holder: lease.Holder{Principal: "c1", Instance: "c1/1"},
-		Outcomes: []lease.Outcome{{Principal: "c1", RequestID: "q1", Token: first, End: lease.EndReleased}, {Principal: "c1", RequestID: "q2", Token: first + 1, End: lease.EndExpired}},
+		Outcomes: []lease.Outcome{{Principal: "c1", Request: lease.DigestRequest("q1"), Token: first, End: lease.EndReleased}, {Principal: "c1", Request: lease.DigestRequest("q2"), Token: first + 1, End: lease.EndExpired}},
 	}
 	free := lease.Record{Resource: "r2", Token: first + 1, End: lease.EndForced}
 	var entries []quorum.Entry

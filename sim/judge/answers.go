@@ -15,7 +15,7 @@ import (
 func (j *Judge) Asked(command lease.Command) {
 	switch c := command.(type) {
 	case lease.CancelAcquire:
-		j.request(request{c.Resource, c.Principal, c.RequestID}).cancelled = true
+		j.request(requestOf(c.Resource, c.Principal, c.RequestID)).cancelled = true
 	case lease.Release:
 		if j.tokens[c.Ref].by.principal == c.Principal {
 			j.resource(c.Resource).released[c.Token] = true
@@ -34,7 +34,9 @@ func (j *Judge) Asked(command lease.Command) {
 		} else {
 			j.checkpoints[string(c.Data)] = append(orders, order{c.Token, c.Sequence})
 		}
-	case lease.Acquire, lease.Renew, lease.Inspect:
+	case lease.Acquire:
+		j.ids[lease.DigestRequest(c.RequestID)] = c.RequestID
+	case lease.Renew, lease.Inspect:
 	}
 }
 
@@ -69,7 +71,7 @@ func (j *Judge) Answered(a Answer) {
 	switch c := a.Command.(type) {
 	case lease.Acquire:
 		if g, ok := a.Reply.Value.(*lease.Grant); ok {
-			if made, ok := j.tokens[lease.Ref{Resource: g.Resource, Token: g.Token}]; !ok || made.by != (request{c.Resource, c.Principal, c.RequestID}) {
+			if made, ok := j.tokens[lease.Ref{Resource: g.Resource, Token: g.Token}]; !ok || made.by != requestOf(c.Resource, c.Principal, c.RequestID) {
 				j.violation("D1", "%s acknowledged the grant of %s under %v to %s before it was committed", a.Node, g.Resource, g.Token, c.Principal)
 			}
 		}
@@ -120,7 +122,7 @@ func (j *Judge) fresh(a Answer) {
 // Granted takes in that a client was told of a grant. before is what Acknowledged said when the client sent the first
 // attempt of this request.
 func (j *Judge) Granted(c lease.Acquire, g *lease.Grant, before fence.Token) {
-	r, a := j.resource(c.Resource), j.request(request{c.Resource, c.Principal, c.RequestID})
+	r, a := j.resource(c.Resource), j.request(requestOf(c.Resource, c.Principal, c.RequestID))
 	if a.granted != 0 && a.granted != g.Token {
 		j.violation("S9", "request %s of %s for %s was granted under %v and under %v", c.RequestID, c.Principal, c.Resource, a.granted, g.Token)
 	}

@@ -117,7 +117,7 @@ func (c *court) let(how lease.End) {
 // remember takes an outcome into the record; token 0: of a request that was cancelled before it was granted.
 func (c *court) remember(t fence.Token, by string, how lease.End) {
 	a := acquire(by)
-	outcomes := append(slices.Clone(c.rec.Outcomes), lease.Outcome{Principal: a.Principal, RequestID: a.RequestID, Token: t, End: how})
+	outcomes := append(slices.Clone(c.rec.Outcomes), lease.Outcome{Principal: a.Principal, Request: lease.DigestRequest(a.RequestID), Token: t, End: how})
 	c.rec.Outcomes = outcomes[max(0, len(outcomes)-lease.MaxOutcomes):]
 }
 

@@ -30,7 +30,7 @@ func TestGuards(t *testing.T) {
 		return func(j *Judge) { j.Reaches(of("g1", tok(n), tok(n)), loose) }
 	}
 	granted := func(n int64, proofs ...lease.Proof) func(*Judge) {
-		return func(j *Judge) { j.granted(j.resource(r), tok(n), request{resource: r, id: fmt.Sprint(n)}, proofs) }
+		return func(j *Judge) { j.granted(j.resource(r), tok(n), requestOf(r, "", fmt.Sprint(n)), proofs) }
 	}
 	ruled := func(j *Judge) {
 		j.rules = &writv1.GuardingRecord{Rules: []*writv1.GuardingRule{{Prefix: "r"}}}

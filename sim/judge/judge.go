@@ -42,7 +42,8 @@ type Judge struct {
 
 	resources map[lease.Resource]*resource
 	requests  map[request]*asked
-	tokens    map[lease.Ref]grant  // every grant that was committed, in any lineage
+	tokens    map[lease.Ref]grant // every grant that was committed, in any lineage
+	ids       map[lease.RequestDigest]string
 	promised  map[fence.Token]bool // grants that an answer said were not made
 	// checkpoints tells under which token, and as the how manieth of it, each was asked to be stored.
 	checkpoints map[string][]order
@@ -99,7 +100,11 @@ type resource struct {
 type request struct {
 	resource  lease.Resource
 	principal lease.Principal
-	id        string
+	digest    lease.RequestDigest // of its id, which is all that is left of a request that has ended
+}
+
+func requestOf(resource lease.Resource, principal lease.Principal, id string) request {
+	return request{resource, principal, lease.DigestRequest(id)}
 }
 
 // grant is one that was committed.
@@ -140,7 +145,7 @@ type belief struct {
 func New(now func() time.Duration, report func(invariant, text string)) *Judge {
 	return &Judge{
 		now: now, report: report,
-		resources: make(map[lease.Resource]*resource), requests: make(map[request]*asked), tokens: make(map[lease.Ref]grant), promised: make(map[fence.Token]bool),
+		resources: make(map[lease.Resource]*resource), requests: make(map[request]*asked), tokens: make(map[lease.Ref]grant), ids: make(map[lease.RequestDigest]string), promised: make(map[fence.Token]bool),
 		checkpoints: make(map[string][]order),
 		jobs:        make(map[lease.Resource]*job),
 		lost:        make(map[lease.Ref]bool),
@@ -244,7 +249,7 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 	told := &j.log[len(j.log)-1]
 	told.token, told.held = rec.Token, rec.Held
 	r.tenure = r.tenure || rec.TenureGroup != ""
-	by := request{name, rec.Holder.Principal, rec.RequestID}
+	by := requestOf(name, rec.Holder.Principal, rec.RequestID)
 	r.passed = r.passed[:0]
 	was := *r
 	stays := was.known && was.held && rec.Held && rec.Token == was.token
@@ -258,7 +263,7 @@ func (j *Judge) record(name lease.Resource, revision int64, index int, value []b
 		case o.Token == 0 && i >= known: // cancelled before it was granted: it pushes others out too
 			r.ends++
 		case o.Token > was.highest && (!rec.Held || o.Token != rec.Token):
-			j.granted(r, o.Token, request{name, o.Principal, o.RequestID}, rec.Proofs)
+			j.granted(r, o.Token, request{name, o.Principal, o.Request}, rec.Proofs)
 			j.end(r, o.End)
 		}
 	}
@@ -313,7 +318,7 @@ func (j *Judge) granted(r *resource, token fence.Token, by request, proofs []lea
 	a := j.request(by)
 	if a.made != 0 && a.made != token && a.lineage == j.lineage && !r.tenure {
 		if !a.over || r.ends-a.end < lease.MaxOutcomes {
-			j.violation("S9", "request %s of %s for %s was granted under %v, and again under %v", by.id, by.principal, r.name, a.made, token)
+			j.violation("S9", "request %q of %s for %s was granted under %v, and again under %v", j.ids[by.digest], by.principal, r.name, a.made, token)
 		}
 		r.regranted = true
 	}
@@ -416,5 +421,5 @@ func (j *Judge) Held(name lease.Resource) (token fence.Token, held bool) {
 // since that its own end is no longer remembered.
 func (j *Judge) Regranted(name lease.Resource) bool { return j.resource(name).regranted }
 
-// RequestOf names the request that a committed grant was made to; empty if there is none.
-func (j *Judge) RequestOf(ref lease.Ref) string { return j.tokens[ref].by.id }
+// RequestOf names the request that a committed grant was made to; empty if there is none, or nobody asked for it.
+func (j *Judge) RequestOf(ref lease.Ref) string { return j.ids[j.tokens[ref].by.digest] }

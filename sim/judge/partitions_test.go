@@ -41,7 +41,7 @@ func (g *company) leave(name string, how lease.End) {
 	rec := g.recs[name]
 	g.Asked(lease.Release{Caller: lease.Caller{Principal: rec.Holder.Principal}, Ref: lease.Ref{Resource: rec.Resource, Token: rec.Token}})
 	rec.Held, rec.End = false, how
-	rec.Outcomes = []lease.Outcome{{Principal: rec.Holder.Principal, RequestID: rec.RequestID, Token: rec.Token, End: how}}
+	rec.Outcomes = []lease.Outcome{{Principal: rec.Holder.Principal, Request: lease.DigestRequest(rec.RequestID), Token: rec.Token, End: how}}
 	g.recs[name] = rec
 	g.commit(g.entry(rec))
 }

@@ -676,11 +676,15 @@ func (x *GuardingRule) GetExact() bool {
 
 // RequestOutcome remembers how a request ended.
 type RequestOutcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Principal     string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
-	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Token         uint64                 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
-	End           int32                  `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Left out: that of the record. Every change of a lease stores its outcomes again, so what can be short is.
+	Principal *string `protobuf:"bytes,1,opt,name=principal,proto3,oneof" json:"principal,omitempty"`
+	// Stands in records of older versions instead of the digest, and then a principal that is left out is empty.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Token     uint64 `protobuf:"varint,3,opt,name=token,proto3" json:"token,omitempty"`
+	End       int32  `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	// The first 8 bytes of the SHA-256 of the request's id, as a number in network order.
+	RequestDigest *uint64 `protobuf:"fixed64,5,opt,name=request_digest,json=requestDigest,proto3,oneof" json:"request_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,8 +720,8 @@ func (*RequestOutcome) Descriptor() ([]byte, []int) {
 }
 
 func (x *RequestOutcome) GetPrincipal() string {
-	if x != nil {
-		return x.Principal
+	if x != nil && x.Principal != nil {
+		return *x.Principal
 	}
 	return ""
 }
@@ -739,6 +743,13 @@ func (x *RequestOutcome) GetToken() uint64 {
 func (x *RequestOutcome) GetEnd() int32 {
 	if x != nil {
 		return x.End
+	}
+	return 0
+}
+
+func (x *RequestOutcome) GetRequestDigest() uint64 {
+	if x != nil && x.RequestDigest != nil {
+		return *x.RequestDigest
 	}
 	return 0
 }
@@ -1521,13 +1532,17 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x0eallow_unproven\x18\x03 \x01(\bR\rallowUnproven\x12\x19\n" +
 	"\bdrain_ms\x18\x04 \x01(\x03R\adrainMs\x12!\n" +
 	"\fclosed_since\x18\x05 \x01(\x04R\vclosedSince\x12\x14\n" +
-	"\x05exact\x18\x06 \x01(\bR\x05exact\"u\n" +
-	"\x0eRequestOutcome\x12\x1c\n" +
-	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1d\n" +
+	"\x05exact\x18\x06 \x01(\bR\x05exact\"\xc7\x01\n" +
+	"\x0eRequestOutcome\x12!\n" +
+	"\tprincipal\x18\x01 \x01(\tH\x00R\tprincipal\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\x04R\x05token\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\x05R\x03end\"6\n" +
+	"\x03end\x18\x04 \x01(\x05R\x03end\x12*\n" +
+	"\x0erequest_digest\x18\x05 \x01(\x06H\x01R\rrequestDigest\x88\x01\x01B\f\n" +
+	"\n" +
+	"_principalB\x11\n" +
+	"\x0f_request_digest\"6\n" +
 	"\n" +
 	"TermRecord\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
@@ -1663,6 +1678,7 @@ func file_writ_v1_record_proto_init() {
 		return
 	}
 	file_writ_v1_audit_proto_init()
+	file_writ_v1_record_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
