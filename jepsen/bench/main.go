@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -23,19 +24,21 @@ type options struct {
 	dir      string
 	leases   int
 	jobs     int
+	base     string             // takes the place of etcd
 	binaries map[string]*string // given ones, by name
 }
 
 func main() {
 	var o options
-	flag.IntVar(&o.rounds, "rounds", 3, "how often each side is measured; the median counts")
-	flag.DurationVar(&o.duration, "duration", 4*time.Second, "how long one throughput measurement lasts")
+	flag.IntVar(&o.rounds, "rounds", 3, "how many rounds of turns each side has; the median counts")
+	flag.DurationVar(&o.duration, "duration", 500*time.Millisecond, "how long one turn of a throughput measurement lasts")
 	flag.StringVar(&o.only, "only", "", "comma-separated parts to run: cycles, handoff, contenders, renew, raise, promotion, failover, scale, cron; empty: all")
 	flag.StringVar(&o.side, "side", "", "measure only etcd or writ, in the cycles part: for a profile")
 	flag.IntVar(&o.clients, "clients", 0, "how many clients to measure in the cycles part; 0: 1, 16, 64 and 256")
 	flag.StringVar(&o.dir, "dir", "", "where data and binaries go; default: a temporary directory that is removed")
 	flag.IntVar(&o.leases, "leases", 100_000, "leases in the scale part")
 	flag.IntVar(&o.jobs, "jobs", 10_000, "jobs in the cron part")
+	flag.StringVar(&o.base, "base", "", "a writ binary that takes etcd's place in the parts cycles, handoff and contenders: what a change is worth")
 	o.binaries = map[string]*string{
 		"writ": flag.String("writ", "", "a writ binary to measure; default: built from this module"),
 		"etcd": flag.String("etcd", "", "an etcd binary to measure; default: built from the version in go.mod"),
@@ -107,9 +110,16 @@ func run(ctx context.Context, o options) error {
 		}
 		rows = append(rows, got...)
 	}
-	fmt.Println("| work | etcd | Writ | ratio | asked |")
+	if o.base != "" {
+		fmt.Println("| work | base | Writ | ratio | asked |")
+	} else {
+		fmt.Println("| work | etcd | Writ | ratio | asked |")
+	}
 	fmt.Println("|---|---|---|---|---|")
 	for _, r := range rows {
+		if o.base != "" {
+			r.floor = "" // it is asked of the ratio to etcd
+		}
 		fmt.Printf("| %s | %s | %s | %s | %s |\n", r.work, r.peer, r.writ, r.ratio, r.floor)
 	}
 	return nil
@@ -117,7 +127,11 @@ func run(ctx context.Context, o options) error {
 
 func build(ctx context.Context, o options) error {
 	for name, pkg := range map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "writ": "github.com/writ-io/writ/cmd/writ"} {
-		if given := *o.binaries[name]; given != "" {
+		given := *o.binaries[name]
+		if name == "etcd" {
+			given = cmp.Or(o.base, given)
+		}
+		if given != "" {
 			target, err := filepath.Abs(given)
 			if err != nil {
 				return err

@@ -44,6 +44,9 @@ func startCluster(ctx context.Context, o options, kind string, tm timing) (*clus
 		return nil, err
 	}
 	c := &cluster{kind: kind, dir: dir, timing: tm, bin: filepath.Join(o.dir, kind)}
+	if o.base != "" {
+		c.kind = "writ"
+	}
 	for i := range 3 {
 		for _, slot := range []*string{&c.client[i], &c.peer[i], &c.http[i]} {
 			if *slot, err = freeAddress(); err != nil {

@@ -84,7 +84,7 @@ func open(ctx context.Context, o options, kind string, tm timing, workers int) (
 	ready, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var s side
-	if kind == "etcd" {
+	if c.kind == "etcd" {
 		s, err = newEtcdSide(ctx, c, workers)
 	} else {
 		s, err = newWritSide(ctx, c)

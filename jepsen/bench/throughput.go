@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// cycles measures acquire and release of distinct keys by 1 to 256 clients. Each side is measured while nothing of the other
-// runs, round by round in turn.
+// cycles measures acquire and release of distinct keys by 1 to 256 clients. The sides take short turns, so that both are
+// measured on the same machine: this one's speed changes by two within seconds.
 func cycles(ctx context.Context, o options) ([]row, error) {
 	works := []struct {
 		clients int
@@ -20,84 +20,93 @@ func cycles(ctx context.Context, o options) ([]row, error) {
 		works = works[:1]
 		works[0].clients, works[0].floor = o.clients, ""
 	}
-	type measured struct {
-		rate float64
-		cost time.Duration
-	}
-	results := map[string][][]measured{} // by kind, round and work
-	for range o.rounds {
-		for _, kind := range o.kinds() {
-			var round []measured
-			err := alone(ctx, o, kind, works[len(works)-1].clients, func(c *cluster, s side) error {
-				for _, w := range works {
-					rate, cost, err := cycleRate(ctx, c, s, w.clients, o.duration)
-					if err != nil {
-						return fmt.Errorf("%s, %d clients: %w", kind, w.clients, err)
-					}
-					round = append(round, measured{rate, cost})
-				}
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-			results[kind] = append(results[kind], round)
+	benches := map[string]bench{}
+	for _, kind := range o.kinds() {
+		c, s, err := open(ctx, o, kind, steady, works[len(works)-1].clients)
+		if err != nil {
+			return nil, err
 		}
+		defer c.stop()
+		defer s.close()
+		benches[kind] = bench{c, s}
 	}
 	var rows []row
-	for i, w := range works {
-		text := func(kind string) string {
-			var rates []float64
-			var costs []time.Duration
-			for _, round := range results[kind] {
-				rates, costs = append(rates, round[i].rate), append(costs, round[i].cost)
+	for _, w := range works {
+		turns := map[string][]turn{}
+		for n := range cycleTurns * o.rounds {
+			for i := range o.kinds() {
+				kind := o.kinds()[(n+i)%len(o.kinds())]
+				t, err := benches[kind].cycles(ctx, w.clients, o.duration)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %d clients: %w", kind, w.clients, err)
+				}
+				turns[kind] = append(turns[kind], t)
 			}
-			if len(rates) == 0 {
-				return ""
-			}
-			return fmt.Sprintf("%.0f cycles/s, %d µs CPU each", median(rates), median(costs).Microseconds())
-		}
-		var ratios []float64
-		for n := range min(len(results["etcd"]), len(results["writ"])) {
-			ratios = append(ratios, results["writ"][n][i].rate/results["etcd"][n][i].rate)
 		}
 		ratio := ""
-		if len(ratios) > 0 {
-			ratio = fmt.Sprintf("%.2f×", median(ratios))
+		if o.side == "" {
+			ratio = fmt.Sprintf("%.2f×", medianRatio(turns["writ"], turns["etcd"], turn.rate))
 		}
 		rows = append(rows, row{
-			work: fmt.Sprintf("acquire + release, %d clients", w.clients), peer: text("etcd"), writ: text("writ"), ratio: ratio, floor: w.floor,
+			work: fmt.Sprintf("acquire + release, %d clients", w.clients), peer: tell(turns["etcd"]), writ: tell(turns["writ"]), ratio: ratio, floor: w.floor,
 		})
 	}
 	return rows, nil
 }
 
-// alone runs a measurement on a cluster that it starts and stops.
-func alone(ctx context.Context, o options, kind string, workers int, measure func(*cluster, side) error) error {
-	c, s, err := open(ctx, o, kind, steady, workers)
-	if err != nil {
-		return err
+// cycleTurns is how many turns a side has in a round.
+const cycleTurns = 8
+
+// medianRatio is the median of what of was measured by the side of, as a ratio to by, turn by turn.
+func medianRatio[T any](of, by []T, what func(T) float64) float64 {
+	var ratios []float64
+	for i := range of {
+		ratios = append(ratios, what(of[i])/what(by[i]))
 	}
-	defer c.stop()
-	defer s.close()
-	return measure(c, s)
+	return median(ratios)
 }
 
-// cycleRate is the cycles per second of a number of clients, each on a key of its own, and the processor time that one
-// costs the servers and this process together.
-func cycleRate(ctx context.Context, c *cluster, s side, clients int, d time.Duration) (rate float64, cost time.Duration, err error) {
-	warm := d / 4
+// bench is a side with its servers.
+type bench struct {
+	cluster *cluster
+	side    side
+}
+
+// turn is what came of a turn: so many cycles, and what they cost the servers and this process together.
+type turn struct {
+	cycles   int64
+	took     time.Duration
+	cpuTotal time.Duration
+}
+
+func (t turn) rate() float64 { return float64(t.cycles) / t.took.Seconds() }
+
+// tell tells the median rate of turns, and what a cycle cost in all of them.
+func tell(turns []turn) string {
+	if len(turns) == 0 {
+		return ""
+	}
+	var rates []float64
+	var all turn
+	for _, t := range turns {
+		rates = append(rates, t.rate())
+		all.cycles += t.cycles
+		all.cpuTotal += t.cpuTotal
+	}
+	return fmt.Sprintf("%.0f cycles/s, %d µs CPU each", median(rates), all.cpuTotal.Microseconds()/max(all.cycles, 1))
+}
+
+// cycles runs a number of clients, each on a key of its own, for a fifth of d to get going and then for d.
+func (b bench) cycles(ctx context.Context, clients int, d time.Duration) (t turn, err error) {
 	var count atomic.Int64
 	var wg sync.WaitGroup
 	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make(chan error, clients)
 	for i := range clients {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			for stop.Err() == nil {
-				unlock, err := s.lock(ctx, i, fmt.Sprintf("cycle-%d", i))
+				unlock, err := b.side.lock(ctx, i, fmt.Sprintf("cycle-%d", i))
 				if err == nil {
 					err = unlock(ctx)
 				}
@@ -107,18 +116,16 @@ func cycleRate(ctx context.Context, c *cluster, s side, clients int, d time.Dura
 				}
 				count.Add(1)
 			}
-		}()
+		})
 	}
-	time.Sleep(warm)
-	from, start := count.Load(), time.Now()
-	used, _, err := watchCPU(ctx, c, d)
-	if cycles := count.Load() - from; cycles > 0 {
-		rate, cost = float64(cycles)/time.Since(start).Seconds(), used/time.Duration(cycles)
-	}
+	time.Sleep(d / 5)
+	from := count.Load()
+	t.cpuTotal, t.took, err = watchCPU(ctx, b.cluster, d)
+	t.cycles = count.Load() - from
 	cancel()
 	wg.Wait()
 	close(errs)
-	return rate, cost, errors.Join(err, <-errs)
+	return t, errors.Join(err, <-errs)
 }
 
 // handoffs measures from the release to the grant of the one that waits.
@@ -151,7 +158,7 @@ func handoffs(ctx context.Context, o options) ([]row, error) {
 		etcd, writ := median(times["etcd"]), median(times["writ"])
 		rows = append(rows, row{
 			work: fmt.Sprintf("hand-off to one waiter, held %v, p50", w.held), peer: etcd.Round(10 * time.Microsecond).String(),
-			writ: writ.Round(10 * time.Microsecond).String(), ratio: fmt.Sprintf("%.1f× faster", float64(etcd)/float64(writ)), floor: w.floor,
+			writ: writ.Round(10 * time.Microsecond).String(), ratio: fmt.Sprintf("%.1f× faster", medianRatio(times["etcd"], times["writ"], time.Duration.Seconds)), floor: w.floor,
 		})
 	}
 	return rows, nil
@@ -184,6 +191,9 @@ func handoff(ctx context.Context, s side, key string, held time.Duration) (time.
 	return g.at.Sub(released), g.unlock(ctx)
 }
 
+// contendTurns is how many turns a side has in a round.
+const contendTurns = 3
+
 // contenders measures how long 500 clients take to hold one key once each.
 func contenders(ctx context.Context, o options) ([]row, error) {
 	const clients = 500
@@ -198,8 +208,9 @@ func contenders(ctx context.Context, o options) ([]row, error) {
 		defer s.close()
 		sides[kind] = s
 	}
-	for n := range o.rounds {
-		for _, kind := range kinds {
+	for n := range contendTurns * o.rounds {
+		for i := range kinds {
+			kind := kinds[(n+i)%len(kinds)]
 			d, err := contend(ctx, sides[kind], clients, fmt.Sprintf("contended-%d", n))
 			if err != nil {
 				return nil, err
@@ -210,7 +221,7 @@ func contenders(ctx context.Context, o options) ([]row, error) {
 	etcd, writ := median(times["etcd"]), median(times["writ"])
 	return []row{{
 		work: fmt.Sprintf("%d contenders, each holds once", clients), peer: etcd.Round(time.Millisecond).String(), writ: writ.Round(time.Millisecond).String(),
-		ratio: fmt.Sprintf("%.1f× faster", float64(etcd)/float64(writ)), floor: "≥ 3.5× faster (aim 4.5×)",
+		ratio: fmt.Sprintf("%.1f× faster", medianRatio(times["etcd"], times["writ"], time.Duration.Seconds)), floor: "≥ 3.5× faster (aim 4.5×)",
 	}}, nil
 }
 
