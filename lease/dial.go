@@ -67,6 +67,10 @@ const (
 	// A node of the own region is preferred unless it is farther than this factor and this span beyond the nearest.
 	dialRegionPercent = 150
 	dialRegionSpan    = 2 * time.Millisecond
+	// Flow control windows, which are what a node offers too. Where they are not given, gRPC finds them out, by a ping and its
+	// answer for nearly every message that arrives.
+	dialStreamWindow = 1 << 20
+	dialConnWindow   = 8 << 20
 	// The client stays where it is unless another node is nearer than by this factor and span.
 	dialStayPercent = 125
 	dialStaySpan    = time.Millisecond
@@ -79,6 +83,8 @@ func newDialSet(cfg Config, creds credentials.TransportCredentials) (*dialSet, e
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0), // a lease does not wait for a handshake
 		grpc.WithUserAgent("writ-go"),
+		grpc.WithInitialWindowSize(dialStreamWindow),
+		grpc.WithInitialConnWindowSize(dialConnWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 3 * time.Second,
