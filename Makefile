@@ -29,9 +29,12 @@ build: ## Build the programs of cmd into bin
 RAPID_SEED ?= 0
 GOTEST := go test$(if $(filter-out 0,$(RAPID_SEED)), -exec '$(CURDIR)/.ci/seeded $(RAPID_SEED)')
 
+# Packages that drive real programs wait for most of their time: one more at once than there are cores.
+AT_ONCE := $$(($$(getconf _NPROCESSORS_ONLN) + 1))
+
 .PHONY: test
 test: ## Run all tests
-	$(GOTEST) ./...
+	$(GOTEST) -p $(AT_ONCE) ./...
 	@for dir in $(CONTRIB); do go test -C $$dir ./... || exit 1; done
 
 # How many worlds each property is drawn, instead of 100.
