@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,11 +141,14 @@ func startRig(t *testing.T, quorum *fakeQuorum, dir string, g Group, others ...G
 	})}
 }
 
+// results answers what the quorum was told, by step: two polls may be on their way at once, and either may be the first to come.
 func (r *rig) results() []*writv1.TaskResult {
 	synctest.Wait()
 	r.quorum.mu.Lock()
 	defer r.quorum.mu.Unlock()
-	return append([]*writv1.TaskResult(nil), r.quorum.results...)
+	results := slices.Clone(r.quorum.results)
+	slices.SortStableFunc(results, func(a, b *writv1.TaskResult) int { return cmp.Compare(a.GetStep(), b.GetStep()) })
+	return results
 }
 
 func (r *rig) only() *writv1.TaskResult {
