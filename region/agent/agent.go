@@ -87,7 +87,7 @@ func New(cfg Config) (*Agent, error) {
 	for _, e := range entries {
 		if e.Result == nil {
 			a.logger.Warn("a hook was running when the agent ended; what is left of it is killed", "task", e.Key)
-			killMarked(e.Key.mark())
+			killMarked(journal.mark(e.Key))
 		}
 	}
 	return a, nil
@@ -238,7 +238,7 @@ func (a *Agent) begin(ctx context.Context, b Begin) Event {
 		timeout = max(task.GetTimeout().AsDuration(), 0)
 	}
 	stopping, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	limited, cancel := context.WithTimeout(stopping, timeout)
+	limited, cancel := context.WithTimeout(withMark(stopping, a.journal.mark(key)), timeout)
 	a.running[key] = stop
 	a.logger.Info("running a hook", "task", key, "timeout", timeout, "restarted", b.Restarted)
 	began := a.clock.Now()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ func (c *Command) Run(ctx context.Context, task *writv1.Task) (out Outcome, err 
 	}
 	env = append(append(env, "WRIT_RESULT="+file.Name()), c.Env...)
 	said := NewTail(maxOutputBytes)
-	err = Program{Args: c.Args, Dir: c.Dir, Env: env, Stdout: said, Stderr: said, Mark: Mark(task)}.Run(ctx)
+	err = Program{Args: c.Args, Dir: c.Dir, Env: env, Stdout: said, Stderr: said, Mark: Mark(ctx)}.Run(ctx)
 	out.Output = said.String()
 	if err != nil {
 		return out, err
@@ -112,11 +113,19 @@ func (o *Outcome) parseResult(data []byte) error {
 	return nil
 }
 
-// Mark is what the processes of a task's hook have in their environment, so that they are found after an end of the agent.
-func Mark(t *writv1.Task) string { return keyOf(t).mark() }
+type markKey struct{}
 
-func (k Key) mark() string {
-	return fmt.Sprintf("%s/%s/%d/%s", k.Group, k.Promotion, k.Step, kindName(k.Kind))
+func withMark(ctx context.Context, mark string) context.Context {
+	return context.WithValue(ctx, markKey{}, mark)
+}
+
+// Mark is what the processes of the hook that runs under ctx have in their environment, so that they, and those of no other
+// agent, are found after an end of the agent. A hook that no agent runs has a mark that nobody knows.
+func Mark(ctx context.Context) string {
+	if mark, ok := ctx.Value(markKey{}).(string); ok {
+		return mark
+	}
+	return rand.Text()
 }
 
 // Program is a process to run.

@@ -3,8 +3,8 @@
 package agent
 
 import (
-	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -124,34 +124,78 @@ func TestAHookThatWritesAGibibyte(t *testing.T) {
 
 // Whoever has left the process group and the session is ended too.
 func TestTheWholeTreeIsKilled(t *testing.T) {
-	dir := t.TempDir()
-	ready := filepath.Join(dir, "ready")
-	if err := syscall.Mkfifo(ready, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		_, err := script(`setsid sh -c 'sh -c "echo \$\$ > `+ready+`; sleep 1000" & sleep 1000' & sleep 1000`).Run(ctx, task("g-1.1", 1, 77, drain))
-		ended <- err
-	}()
-	file, err := os.Open(ready) // until it writes
-	if err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(file).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = file.Close()
+	ctx, cancel := context.WithCancel(withMark(t.Context(), rand.Text()))
+	ended := startTree(ctx, t)
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended: %v", err)
 	}
-	if left := markedProcesses(runVariable + "=" + Mark(task("g-1.1", 1, 77, drain))); len(left) != 0 {
-		t.Errorf("%d processes are left; one was %s", len(left), line)
+	if left := marked(ctx); left != 0 {
+		t.Errorf("%d processes are left", left)
 	}
 }
+
+// Two agents on one machine may have tasks of the same name: those of two quorums, or of two regions. One that finds after its
+// start that it has ended in the middle of a hook ends what is left of that, and not what the other one runs.
+func TestAnAgentKillsWhatIsItsOwn(t *testing.T) {
+	begun := Entry{Key: keyOf(task("g-1.1", 1, 77, drain)), Order: orderOf(task("g-1.1", 1, 77, drain))}
+	var dirs, marks [2]string
+	for i := range dirs {
+		dirs[i] = t.TempDir()
+		journal, _, err := OpenJournal(dirs[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		marks[i] = journal.mark(begun.Key)
+		if err := errors.Join(journal.Save(begun), journal.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var runs [2]context.Context
+	for i := range runs {
+		ctx, cancel := context.WithCancel(withMark(t.Context(), marks[i]))
+		ended := startTree(ctx, t)
+		defer func() {
+			cancel()
+			<-ended //nolint:errcheck // it was killed
+		}()
+		runs[i] = ctx
+	}
+	a, err := New(Config{Name: "a", Region: "eu", DataDir: dirs[0], Quorum: newFakeQuorum(), Groups: []Group{{Name: "g"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := marked(runs[0]); left != 0 {
+		t.Errorf("%d processes are left of its own", left)
+	}
+	if marked(runs[1]) == 0 {
+		t.Error("no process is left of the other one's")
+	}
+}
+
+// startTree runs a hook under ctx whose processes are in two sessions, and answers when all are there.
+func startTree(ctx context.Context, t *testing.T) (ended chan error) {
+	t.Helper()
+	ready := filepath.Join(t.TempDir(), "ready")
+	if err := syscall.Mkfifo(ready, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan error, 1)
+	go func() {
+		_, err := script(`setsid sh -c 'sh -c "echo > `+ready+`; sleep 1000" & sleep 1000' & sleep 1000`).Run(ctx, &writv1.Task{})
+		ended <- err
+	}()
+	if _, err := os.ReadFile(ready); err != nil { // until it writes
+		t.Fatal(err)
+	}
+	return ended
+}
+
+// marked counts the processes of the hook that runs under ctx.
+func marked(ctx context.Context) int { return len(markedProcesses(runVariable + "=" + Mark(ctx))) }
 
 // What a hook leaves running on purpose, such as a server, is not waited for.
 func TestAHookMayLeaveAServerBehind(t *testing.T) {

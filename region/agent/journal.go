@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 type Journal struct {
 	db   *bbolt.DB
 	keep int
+	id   uint64
 }
 
 const (
@@ -27,6 +29,8 @@ const (
 	journalFile = "tasks.db"
 	// journalKept is how many tasks of a group are remembered. A promotion has some ten, and the quorum asks for no older one.
 	journalKept = 512
+	// identity is the bucket whose sequence is the journal's id. It has no keys, and a name that no group can have.
+	identity = "\x00"
 	// journalWait is how long another process may take to close the journal.
 	journalWait = 2 * time.Second
 )
@@ -56,6 +60,9 @@ func OpenJournal(dir string) (*Journal, []Entry, error) {
 	}
 	j := &Journal{db: db, keep: journalKept}
 	entries, err := j.load()
+	if err == nil {
+		err = j.identify()
+	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("agent: the journal %s: %w: move it away only if no promotion is under way", path, err), db.Close())
 	}
@@ -64,6 +71,35 @@ func OpenJournal(dir string) (*Journal, []Entry, error) {
 
 // Close releases the file.
 func (j *Journal) Close() error { return j.db.Close() }
+
+// identify reads the journal's id, and draws one for a journal that has none.
+func (j *Journal) identify() error {
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket([]byte(identity)); b != nil {
+			j.id = b.Sequence()
+		}
+		return nil
+	})
+	if err != nil || j.id != 0 {
+		return err
+	}
+	return j.db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(identity))
+		if err != nil {
+			return err
+		}
+		var id [8]byte
+		_, _ = rand.Read(id[:]) // never fails
+		j.id = binary.BigEndian.Uint64(id[:]) | 1
+		return b.SetSequence(j.id)
+	})
+}
+
+// mark names a task of this agent on its machine, where others may have tasks of the same name: those of another quorum, or of
+// another region.
+func (j *Journal) mark(k Key) string {
+	return fmt.Sprintf("%016x/%s/%s/%d/%s", j.id, k.Group, k.Promotion, k.Step, kindName(k.Kind))
+}
 
 func (j *Journal) load() (entries []Entry, err error) {
 	err = j.db.View(func(tx *bbolt.Tx) error {

@@ -22,7 +22,7 @@ const outputKept = 2048
 func (r *reinstating) program(ctx context.Context, name string, args ...string) (string, error) {
 	said := agent.NewTail(outputKept)
 	err := agent.Program{
-		Args: r.args(name, args...), Env: []string{"LC_ALL=C"}, Dir: "/", Stdout: said, Stderr: said, Mark: agent.Mark(r.task),
+		Args: r.args(name, args...), Env: []string{"LC_ALL=C"}, Dir: "/", Stdout: said, Stderr: said, Mark: agent.Mark(ctx),
 	}.Run(ctx)
 	return strings.TrimSpace(said.String()), err
 }
@@ -102,7 +102,7 @@ type controlled struct {
 // control reads the control file.
 func (r *reinstating) control(ctx context.Context) (c controlled, err error) {
 	full := agent.NewTail(64 << 10) // it has some four
-	err = agent.Program{Args: r.args("pg_controldata", "-D", r.cfg.DataDir), Env: []string{"LC_ALL=C"}, Dir: "/", Stdout: full, Stderr: full, Mark: agent.Mark(r.task)}.Run(ctx)
+	err = agent.Program{Args: r.args("pg_controldata", "-D", r.cfg.DataDir), Env: []string{"LC_ALL=C"}, Dir: "/", Stdout: full, Stderr: full, Mark: agent.Mark(ctx)}.Run(ctx)
 	if err != nil {
 		return c, fmt.Errorf("%w: %s", err, full)
 	}

@@ -33,7 +33,7 @@ func (r *reinstating) keepTail(ctx context.Context, own controlled) error {
 	said := agent.NewTail(outputKept)
 	err = agent.Program{
 		Args: r.args("pg_waldump", "--path="+filepath.Join(r.cfg.DataDir, "pg_wal"), "--timeline="+strconv.FormatUint(uint64(own.timeline), 10), "--start="+fork.String()),
-		Env:  []string{"LC_ALL=C"}, Dir: "/", Stdout: t, Stderr: said, Mark: agent.Mark(r.task),
+		Env:  []string{"LC_ALL=C"}, Dir: "/", Stdout: t, Stderr: said, Mark: agent.Mark(ctx),
 	}.Run(ctx)
 	if ctx.Err() != nil {
 		return err
