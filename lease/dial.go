@@ -74,6 +74,8 @@ const (
 	// The client stays where it is unless another node is nearer than by this factor and span.
 	dialStayPercent = 125
 	dialStaySpan    = time.Millisecond
+	// By how much farther the coordinator may seem before the client leaves it for another node.
+	dialDecidesSpan = 25 * time.Millisecond
 )
 
 // newDialSet prepares a connection to each endpoint; nothing is sent yet.
@@ -324,9 +326,15 @@ func (s *dialSet) sort() {
 			return e == current && e.distance() <= first.distance()/100*dialStayPercent+dialStaySpan &&
 				(e.region == s.region || first.region != s.region)
 		})
-		// A node that is about as near and decides itself saves the hop to the one that does.
+		// A node that is about as near and decides itself saves the hop to the one that does. Once it is asked, it is left only
+		// for one that is far nearer: what makes it seem farther is most often what it has to do, and this client too, which the
+		// way by another node would only add to.
 		s.prefer(order[:best], func(e *dialEndpoint) bool {
-			return e.decides && e.distance() <= nearest/100*dialRegionPercent+dialRegionSpan
+			near := nearest/100*dialRegionPercent + dialRegionSpan
+			if e == current {
+				near += dialDecidesSpan
+			}
+			return e.decides && e.distance() <= near
 		})
 	}
 	s.order.Store(&order)

@@ -78,6 +78,22 @@ func TestNodesAreOrdered(t *testing.T) {
 		{"the present one does after all", func() { s.decided("b") }, "bca"},
 		{"one far away does", func() { s.decided("a") }, "bca"},
 		{"one that nobody has met does", func() { s.decided("d") }, "bca"},
+		{"the one about as near again", func() { s.decided("c") }, "cba"},
+		{"it is busy, and seems farther", func() {
+			for range 20 {
+				s.measured(c, 30*time.Millisecond, dialFound{"c", "ap", true, true})
+			}
+		}, "cba"},
+		{"it is far away", func() {
+			for range 20 {
+				s.measured(c, 40*time.Millisecond, dialFound{"c", "ap", true, true})
+			}
+		}, "bca"},
+		{"near enough to stay, not to be chosen", func() {
+			for range 20 {
+				s.measured(c, 30*time.Millisecond, dialFound{"c", "ap", true, true})
+			}
+		}, "bca"},
 	} {
 		if step.do(); s.shown() != step.want {
 			t.Errorf("%s: %s, want %s", step.what, s.shown(), step.want)
