@@ -74,7 +74,7 @@ const (
 	// The client stays where it is unless another node is nearer than by this factor and span.
 	dialStayPercent = 125
 	dialStaySpan    = time.Millisecond
-	// By how much farther the coordinator may seem before the client leaves it for another node.
+	// By how much farther than about as near the coordinator may seem before the client leaves it for another node.
 	dialDecidesSpan = 25 * time.Millisecond
 )
 
@@ -327,8 +327,8 @@ func (s *dialSet) sort() {
 				(e.region == s.region || first.region != s.region)
 		})
 		// A node that is about as near and decides itself saves the hop to the one that does. Once it is asked, it is left only
-		// for one that is far nearer: what makes it seem farther is most often what it has to do, and this client too, which the
-		// way by another node would only add to.
+		// for one that is far nearer: what makes it seem farther is mostly load, its own or this client's, and the way by another
+		// node adds to that.
 		s.prefer(order[:best], func(e *dialEndpoint) bool {
 			near := nearest/100*dialRegionPercent + dialRegionSpan
 			if e == current {

@@ -29,7 +29,8 @@ const (
 	journalFile = "tasks.db"
 	// journalKept is how many tasks of a group are remembered. A promotion has some ten, and the quorum asks for no older one.
 	journalKept = 512
-	// identity is the bucket whose sequence is the journal's id. It has no keys, and a name that no group can have.
+	// identity is the bucket whose sequence is the journal's id. Older versions take every
+	// bucket for a group's and every key for a task: it has none, and a name that no group can have.
 	identity = "\x00"
 	// journalWait is how long another process may take to close the journal.
 	journalWait = 2 * time.Second
